@@ -63,7 +63,13 @@ class Effects:
 
     def __init__(self, groups: Sequence[Observations]) -> None:
         self.pairs = sorted({(group.engine, group.cluster.gpu.name) for group in groups})
-        self.seen = {pair: training_support(_runs_of(groups, pair)) for pair in self.pairs}
+        self.seen = {
+            pair: training_support(_runs_of(groups, pair))
+            for pair in sorted(
+                {(group.engine, group.cluster.gpu.name) for group in groups if isinstance(group, RunGroup)}
+            )
+        }
+        """By engine and GPU with runs; kernels alone say nothing of what an engine does with them."""
         self.engines = sorted({engine for engine, _ in self.pairs})
         self.gpus = sorted({gpu for _, gpu in self.pairs})
         self.releases = {
@@ -117,9 +123,9 @@ class Effects:
     def seen_nearby(self, engine: str, gpu: str) -> TrainingSupport:
         """Return what the runs had that say most of this engine on this GPU: its own, else the engine's, the GPU's, or all."""
         for near in (
-            [(engine, gpu)] if (engine, gpu) in self.pairs else [],
-            [pair for pair in self.pairs if pair[0] == engine],
-            [pair for pair in self.pairs if pair[1] == gpu],
+            [(engine, gpu)] if (engine, gpu) in self.seen else [],
+            [pair for pair in self.seen if pair[0] == engine],
+            [pair for pair in self.seen if pair[1] == gpu],
         ):
             if near:
                 return reduce(or_, (self.seen[pair] for pair in near))
@@ -177,7 +183,7 @@ class Posterior:
         provenance: Provenance = "analytic"
         pooled = isinstance(index, PooledEffects) and engine in index.engines
         if pooled or ("engine", stack_of(engine, gpu)) in index.at:
-            provenance = "calibrated" if (engine, gpu) in index.pairs else "transferred"
+            provenance = "calibrated" if (engine, gpu) in index.seen else "transferred"
         return ParameterPosterior(
             mean=index.total(self.effects, engine, gpu, release),
             covariance=covariance,
@@ -187,22 +193,13 @@ class Posterior:
 
 
 @one_blas_thread
-def fit_posterior(
-    groups: Sequence[Observations], start: Posterior | None = None, *, index: Effects | None = None
-) -> Posterior:
-    """Return the most probable effects and their Laplace covariance.
+def fit_posterior(groups: Sequence[Observations], *, index: Effects | None = None) -> Posterior:
+    """Return the most probable effects and their Laplace covariance; ``index``: which effects there are, if not ``Effects`` of the groups.
 
-    ``start``: a posterior over other groups to start from, for refits that leave something out. ``index``: which effects
-    there are, if not ``Effects`` of the groups.
+    It starts from the priors, also where something is left out: from a fit that had seen it, a refit would stop near what that had learnt.
     """
     index = index or Effects(groups)
     x = index.centre.copy()
-    if start is not None:
-        size = len(NAMES)
-        for label, i in index.at.items():
-            j = start.index.at.get(label)
-            if j is not None:
-                x[i * size : (i + 1) * size] = start.effects[j * size : (j + 1) * size]
     weighed = [_Weighed.of(group) for group in groups]
     cost, damping = _cost(index, weighed, x), FIRST_DAMPING
     for _ in range(MOST_STEPS):
@@ -217,7 +214,7 @@ def fit_posterior(
             break
         damping /= 3.0
         x, gained, cost = x + step, cost - trial, trial
-        if gained < (CONVERGED if start is None else REFITTED) * cost:
+        if gained < CONVERGED * cost:
             break
     _, information = _normal_equations(index, weighed, x)
     return Posterior(index=index, effects=x, covariance=np.asarray(np.linalg.inv(information), np.float64))
@@ -226,8 +223,8 @@ def fit_posterior(
 MOST_STEPS, MOST_TRIALS = 40, 10
 FIRST_DAMPING = 1e-2
 """Of the curvature, by which it is raised until a step lowers the cost (Levenberg and Marquardt; Nocedal and Wright, 2006, ch. 10)."""
-CONVERGED, REFITTED = 1e-4, 1e-3
-"""Share of the cost below which a step gains nothing that intervals would show, and the same of a refit from a start nearby."""
+CONVERGED = 1e-4
+"""Share of the cost below which a step gains nothing that intervals would show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

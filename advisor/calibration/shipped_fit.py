@@ -20,9 +20,9 @@ from joblib import Parallel, delayed
 
 from advisor.calibration.fit_file import LEVELS
 from advisor.calibration.intervals import EXPERTS, STAGED, beyond_dense, implementation_variance, scale_name
-from advisor.calibration.kernel_observations import KernelObservations, shipped_evidence
+from advisor.calibration.kernel_observations import KernelObservations, evidence_with
 from advisor.calibration.observations import METRICS, Observations, RunGroup, group_runs
-from advisor.calibration.posterior import Posterior, fit_posterior, sensitivities
+from advisor.calibration.posterior import fit_posterior, sensitivities
 from advisor.calibration.residual_gp import fit_residuals, of_model
 from advisor.calibration.support import extrapolation_variance
 from advisor.calibration.surrogate import ANY, SHIPPED, IntervalScale, Surrogate
@@ -47,12 +47,16 @@ LEAST_NOISE = 0.02
 LEAST_RUNS = 30
 """Left-out predictions of one engine from which its errors are kept apart from the others'."""
 
-LEAST_MODELS = 4
+LEAST_MODELS = 4.0
 """Models of one engine from which its errors are kept apart: two that are alike say little of a third."""
 
 ALIKE = 0.5
-"""Correlation of the left-out errors of closed loops of one engine, GPU and model: 0.33 and 0.35 with models left out (dense, experts),
-rounded up."""
+"""Correlation of the left-out errors of closed loops of one engine and model on different GPUs and in different formats: 0.33 and 0.35 with
+models left out (dense, experts), rounded up."""
+
+RAISE = 0.25
+"""Share of the finite-sample term that counts for closed loops, whose errors are of few models but hundreds of loops: of 0, 0.25, 0.35 and
+0.5 the one at which most engines' intervals hold in 85 to 95% of the loops of a model left out, with quantiles of other models alone."""
 
 KIN = {
     metric + staged: (metric + staged, other + staged)
@@ -146,18 +150,17 @@ def _fold(
     out: Sequence[RunGroup],
     kernels: Sequence[KernelObservations],
     provenance: Provenance,
-    start: Posterior,
 ) -> list[PredictionError]:
     kept: list[Observations] = [group for group in groups if not any(group is other for other in out)]
     # A model left out keeps its GPU's kernels, for a probe of them needs no model; a GPU or an engine left out does not.
     pairs = {(group.engine, group.cluster.gpu.name) for group in out} if provenance != "calibrated" else set()
     kept += [kernel for kernel in kernels if (kernel.engine, kernel.cluster.gpu.name) not in pairs]
-    posterior = fit_posterior(kept, start)
+    posterior = fit_posterior(kept)
     return errors_of(out, posterior.marginal)
 
 
 def left_out_errors(
-    groups: Sequence[RunGroup], start: Posterior, *, kernels: Sequence[KernelObservations] = (), jobs: int = 1
+    groups: Sequence[RunGroup], *, kernels: Sequence[KernelObservations] = (), jobs: int = 1
 ) -> list[PredictionError]:
     """Return errors of predictions made without the model, without the GPU, and without the engine.
 
@@ -175,7 +178,7 @@ def left_out_errors(
         for group in groups:
             parts[key(group)].append(group)
         tasks += [(provenance, out) for out in parts.values() if len(out) < len(groups)]
-    folds = Parallel(n_jobs=jobs)(delayed(_fold)(groups, out, kernels, kind, start) for kind, out in tasks)
+    folds = Parallel(n_jobs=jobs)(delayed(_fold)(groups, out, kernels, kind) for kind, out in tasks)
     # Where no other model ran an engine on a GPU, a model left out takes the pair along; who asks has the pair.
     kept = {"calibrated": ("calibrated", "transferred"), "transferred": ("transferred",), "analytic": ("analytic",)}
     only = _pipelines_of_one_model(groups)
@@ -208,7 +211,6 @@ CONFIGURATION_FOLDS = 5
 
 def configuration_errors(
     groups: Sequence[RunGroup],
-    start: Posterior,
     noise_of: Callable[[str, str, bool], float],
     *,
     kernels: Sequence[KernelObservations] = (),
@@ -221,9 +223,7 @@ def configuration_errors(
     keys = sorted({_configuration(run) for run in static})
     fold_of = {key: i % CONFIGURATION_FOLDS for i, key in enumerate(keys)}
     folds = [frozenset(key for key in keys if fold_of[key] == fold) for fold in range(CONFIGURATION_FOLDS)]
-    pairs = Parallel(n_jobs=jobs)(
-        delayed(_configuration_fold)(groups, out, kernels, start, noise_of) for out in folds if out
-    )
+    pairs = Parallel(n_jobs=jobs)(delayed(_configuration_fold)(groups, out, kernels, noise_of) for out in folds if out)
     return [e for errors, _ in pairs for e in errors], [e for _, errors in pairs for e in errors]
 
 
@@ -236,7 +236,6 @@ def _configuration_fold(
     groups: Sequence[RunGroup],
     out: frozenset[tuple[str, ...]],
     kernels: Sequence[KernelObservations],
-    start: Posterior,
     noise_of: Callable[[str, str, bool], float],
 ) -> tuple[list[PredictionError], list[PredictionError]]:
     runs = [run for group in groups for run in group.runs]
@@ -244,7 +243,7 @@ def _configuration_fold(
         (run for run in runs if run.regime != "static" or _configuration(run) not in out), by_release=True
     )
     left = group_runs((run for run in runs if run.regime == "static" and _configuration(run) in out), by_release=True)
-    posterior = fit_posterior([*kept, *kernels], start)
+    posterior = fit_posterior([*kept, *kernels])
     residuals = fit_residuals(kept, lambda *pair: posterior.marginal(*pair).parameters, noise_of)
     return errors_of(left, posterior.marginal, residuals), errors_of(left, posterior.marginal)
 
@@ -287,7 +286,8 @@ def scales_of(
             same = [e for e in tested if e.provenance == provenance]
             own = [e for e in same if engine in (ANY, e.engine)]
             if tested and (engine == ANY or len(own) >= LEAST_RUNS):
-                quantiles = quantiles_of(same or tested, engine, noises)
+                beside = [e for e in left_out if e.provenance == provenance and e.scale_name == other_kind(name)]
+                quantiles = quantiles_of(same or tested, engine, noises, beside)
                 if provenance == "analytic" and name.endswith(STAGED):
                     quantiles = unless_wider(quantiles, left_out, name, engine, noises)
                 scale = IntervalScale(noise=noises[engine, name], quantiles=quantiles, runs=len(own))
@@ -309,21 +309,45 @@ def _no_surer_than_dense(
     return replace(scale, quantiles=tuple(float(f"{q:.4g}") for q in np.maximum(scale.quantiles, at_least)))
 
 
+def other_kind(name: str) -> str:
+    """Return under which name closed loops of dense models are kept, where ``name`` is that of models with experts, and the other way
+    round; "": none.
+    """
+    if not name.startswith("steady output"):
+        return ""
+    return name.removesuffix(EXPERTS) if name.endswith(EXPERTS) else name + EXPERTS
+
+
+def _models(errors: Iterable[PredictionError]) -> float:
+    """Return how many models the errors speak for: closed loops of one on several GPUs, and in several formats, for more than one as far as
+    they are not alike (the design effect of Kish, Survey Sampling, 1965).
+    """
+    places: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for error in errors:
+        run = error.run
+        places[run.model].add((run.gpu, run.dtype) if error.scale_name.startswith("steady") else ("", ""))
+    return sum(len(kinds) / (1.0 + (len(kinds) - 1.0) * ALIKE) for kinds in places.values())
+
+
 def quantiles_of(
-    errors: Sequence[PredictionError], engine: str, noises: Mapping[tuple[str, str], float]
+    errors: Sequence[PredictionError],
+    engine: str,
+    noises: Mapping[tuple[str, str], float],
+    beside: Sequence[PredictionError] = (),
 ) -> tuple[float, ...]:
     """Return quantiles of |error| / sigma at ``LEVELS``; those of one engine alone where there are enough of them.
 
     Where an engine has runs of few models, its own count for m / ``LEAST_MODELS`` of m models, the middle of all engines' for
-    the rest: one engine with a bad server should not widen everybody's. The rank is raised by the usual finite-sample term
+    the rest: one engine with a bad server should not widen everybody's. What the engine's closed loops of the other kind of model
+    (``beside``: dense, or with experts) say counts as one engine more. The rank is raised by the usual finite-sample term
     (n + 1) / n with n the number of (engine, GPU, model) combinations: errors of one combination are alike, so it is
-    combinations that are exchangeable, not runs; as far as they are alike (``ALIKE``).
+    combinations that are exchangeable, not runs; by a part of it for closed loops (``RAISE``).
     """
     own = [error for error in errors if engine in (ANY, error.engine)]
-    weight = min(len({error.run.model for error in own}) / LEAST_MODELS, 1.0) if len(own) >= LEAST_RUNS else 0.0
+    weight = min(_models(own) / LEAST_MODELS, 1.0) if len(own) >= LEAST_RUNS else 0.0
     combinations = len({(e.engine, e.run.gpu, e.run.model) for e in errors})
-    alike = ALIKE if all(error.scale_name.startswith("steady") for error in errors) else 1.0
-    rank = np.minimum(np.array(LEVELS) * (1.0 + alike / combinations), 1.0)
+    share = RAISE if all(error.scale_name.startswith("steady") for error in errors) else 1.0
+    rank = np.minimum(np.array(LEVELS) * (1.0 + share / combinations), 1.0)
 
     def of(chosen: Sequence[PredictionError]) -> Array:
         return np.quantile([abs(error.residual) / sigma_of(error, noises) for error in chosen], rank)
@@ -332,7 +356,9 @@ def quantiles_of(
     by_engine = Counter(error.engine for error in errors)
     known = [name for name, runs in by_engine.items() if runs >= LEAST_RUNS]
     if engine != ANY and weight < 1.0 and known:
-        middle = np.median([of([error for error in errors if error.engine == name]) for name in known], axis=0)
+        witnesses = [[error for error in errors if error.engine == name] for name in known]
+        sibling = [error for error in beside if error.engine == engine]
+        middle = np.median([of(w) for w in (*witnesses, sibling) if len(w) >= LEAST_RUNS], axis=0)
         quantiles = weight * quantiles + (1.0 - weight) * middle
     return tuple(float(f"{q:.4g}") for q in quantiles)
 
@@ -358,13 +384,17 @@ def sigma_of(error: PredictionError, noises: Mapping[tuple[str, str], float]) ->
     return error.sigma(noises.get((error.engine, error.scale_name), noises[ANY, error.scale_name]))
 
 
-def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: int = 1) -> Surrogate:
-    """Fit all runs with ``role="fit"`` and test the intervals by leaving models, GPUs and engines out."""
+def calibrate(
+    runs: Sequence[Measurement], *, sources: tuple[str, ...], published: Path | None = None, jobs: int = 1
+) -> Surrogate:
+    """Fit all runs with ``role="fit"`` and test the intervals by leaving models, GPUs and engines out; ``published``: folder whose kernels
+    count, too.
+    """
     groups = list(group_runs((run for run in runs if run.role == "fit"), by_release=True))
     fitted = fitted_part(groups)
-    kernels = shipped_evidence()
+    kernels = evidence_with(published)
     posterior = fit_posterior([*fitted, *kernels])
-    left_out = left_out_errors(fitted, posterior, kernels=kernels, jobs=jobs)
+    left_out = left_out_errors(fitted, kernels=kernels, jobs=jobs)
     saturated = [
         replace(error, provenance="calibrated")
         for error in errors_of(groups, posterior.marginal)
@@ -408,7 +438,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     published = read_published(chosen.published)
     runs = [*shipped_runs(), *published.runs]
     sources = tuple(sorted({run.source for run in runs if run.role == "fit"}))
-    surrogate = calibrate(runs, sources=sources, jobs=chosen.jobs)
+    surrogate = calibrate(runs, sources=sources, published=chosen.published, jobs=chosen.jobs)
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     surrogate.write(chosen.out)
     for (provenance, engine, metric), scale in sorted(surrogate.scales.items()):

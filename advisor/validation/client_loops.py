@@ -20,7 +20,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from advisor.calibration.intervals import LEVEL
-from advisor.calibration.kernel_observations import shipped_evidence
+from advisor.calibration.kernel_observations import evidence_with
 from advisor.calibration.observations import group_runs
 from advisor.calibration.posterior import fit_posterior
 from advisor.calibration.shipped_fit import PUBLISHED, fitted_part
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from advisor.calibration.observations import Observations, RunGroup
     from advisor.calibration.parameter_posterior import ParameterPosterior
-    from advisor.calibration.posterior import Posterior
     from advisor.perf_model.cost_model import CostModel
     from advisor.simulator.request_results import RequestResults
     from advisor.validation.prediction_errors import Split
@@ -135,7 +134,7 @@ class _Prediction:
 def client_checks(
     loops: Sequence[ClientLoop],
     marginal_of: Callable[[str, str, int], ParameterPosterior],
-    left_out: tuple[Sequence[RunGroup], Posterior, Sequence[Observations]] | None = None,
+    left_out: tuple[Sequence[RunGroup], Sequence[Observations]] | None = None,
     *,
     jobs: int = 1,
 ) -> list[Check]:
@@ -144,27 +143,27 @@ def client_checks(
     Args:
         loops: what was published.
         marginal_of: the parameters that ship, by engine, GPU and release: of the checks "in-sample", for the fit learned TPOT of these loops.
-        left_out: what was fitted, where its fit began, and kernels; then checks "model left out" in place of those.
+        left_out: what was fitted, and kernels; then checks "model left out" in place of those.
         jobs: processes.
 
     """
     if left_out is None:
         return _checked(_simulated(loops, marginal_of, "in-sample"))
-    groups, start, kernels = left_out
+    groups, kernels = left_out
     by_model: dict[str, list[ClientLoop]] = defaultdict(list)
     for loop in loops:
         by_model[loop.run.model].append(loop)
     folds = Parallel(n_jobs=jobs)(
-        delayed(_without)([group for group in groups if group.model.name != name], start, kernels, members)
+        delayed(_without)([group for group in groups if group.model.name != name], kernels, members)
         for name, members in by_model.items()
     )
     return _checked([prediction for fold in folds for prediction in fold])
 
 
 def _without(
-    kept: Sequence[RunGroup], start: Posterior, kernels: Sequence[Observations], loops: Sequence[ClientLoop]
+    kept: Sequence[RunGroup], kernels: Sequence[Observations], loops: Sequence[ClientLoop]
 ) -> list[_Prediction]:
-    return _simulated(loops, fit_posterior([*kept, *kernels], start).marginal, "model left out")
+    return _simulated(loops, fit_posterior([*kept, *kernels]).marginal, "model left out")
 
 
 def _simulated(
@@ -223,10 +222,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     runs = [*shipped_runs(), *read_published(chosen.published).runs]
     groups = fitted_part(group_runs((run for run in runs if run.role == "fit"), by_release=True))
-    kernels = shipped_evidence()
-    start = fit_posterior([*groups, *kernels])
+    kernels = evidence_with(chosen.published)
     loops = read_client_loops(chosen.published)
-    checks = client_checks(loops, start.marginal, (groups, start, kernels), jobs=chosen.jobs)
+    checks = client_checks(loops, fit_posterior([*groups, *kernels]).marginal, (groups, kernels), jobs=chosen.jobs)
     for keys in (("metric",), ("engine", "metric"), ("engine", "model", "format", "metric")):
         for row in summarised(checks, keys):
             group = " ".join(f"{part:14s}" for part in row.group.values())

@@ -18,7 +18,7 @@ import numpy as np
 
 from advisor.calibration.fit_file import LEVELS
 from advisor.calibration.intervals import LEVEL, STAGED
-from advisor.calibration.kernel_observations import shipped_evidence
+from advisor.calibration.kernel_observations import evidence_with
 from advisor.calibration.observations import group_runs
 from advisor.calibration.posterior import fit_posterior
 from advisor.calibration.shipped_fit import (
@@ -28,6 +28,7 @@ from advisor.calibration.shipped_fit import (
     fitted_part,
     left_out_errors,
     noises_of,
+    other_kind,
     quantiles_of,
     sigma_of,
     unless_wider,
@@ -198,20 +199,19 @@ def validate(
     groups = list(group_runs(judged, by_release=True))
     checks = [shipped_check(error, model) for error in errors_of(groups, model.marginal)]
     fitted = fitted_part(group_runs((run for run in judged if run.role == "fit"), by_release=True))
-    kernels = shipped_evidence()
+    kernels = evidence_with(None if published is None else Path(published))
     loops = () if published is None else read_client_loops(Path(published))
     client: list[Check] = []
     near: list[PredictionError] = []
     plain: list[PredictionError] = []
     if refit and len(fitted) > 1:
-        start = fit_posterior([*fitted, *kernels])
         in_sample, errors = (
-            errors_of(fitted, start.marginal),
-            left_out_errors(fitted, start, kernels=kernels, jobs=jobs),
+            errors_of(fitted, fit_posterior([*fitted, *kernels]).marginal),
+            left_out_errors(fitted, kernels=kernels, jobs=jobs),
         )
-        near, plain = configuration_errors(fitted, start, model.noise, kernels=kernels, jobs=jobs)
+        near, plain = configuration_errors(fitted, model.noise, kernels=kernels, jobs=jobs)
         checks += cross_checks(errors, in_sample) + near_checks(near, errors, in_sample)
-        client = client_checks(loops, model.marginal, (fitted, start, kernels), jobs=jobs)
+        client = client_checks(loops, model.marginal, (fitted, kernels), jobs=jobs)
     elif loops:
         client = client_checks(loops, model.marginal)
     claims = [*layer_split_claims(model), *small_gpu_claims(model)]
@@ -292,7 +292,8 @@ def cross_checks(errors: Sequence[PredictionError], in_sample: Sequence[Predicti
                 kin = [e for e in members if e.scale_name in KIN.get(name, (name,)) and fold(e) != out]
                 if not kin:
                     continue
-                quantiles = quantiles_of(kin, engine, noises)
+                beside = [e for e in members if e.scale_name == other_kind(name) and fold(e) != out]
+                quantiles = quantiles_of(kin, engine, noises, beside)
                 if provenance == "analytic" and name.endswith(STAGED):
                     others = [e for e in members if fold(e) != out]
                     quantiles = unless_wider(quantiles, others, name, engine, noises)

@@ -84,7 +84,7 @@ def test_who_has_seen_more_is_no_less_certain(one, other):
 def test_only_what_is_asked_of_these_kernels_is_less_certain():
     marginal = shipped_surrogate().marginal("vllm", GPU.name)
     never = {"sparse attention", "an architecture that is read by its fields alone", "attention data parallel"}
-    never |= {"weights multiplied in 4 bits", "experts multiplied in 4 bits"}  # not on Hopper
+    never |= {"an image encoder", "weights multiplied in 4 bits", "experts multiplied in 4 bits"}  # not on Hopper
     assert marginal.seen.kinds == frozenset(KERNEL_FAMILIES) - never
     assert marginal.seen.often >= {"8-bit weights", "an 8-bit KV cache"}
     assert (marginal.seen.tp, marginal.seen.pp) == (8, 4)
@@ -124,8 +124,8 @@ def test_what_one_model_alone_had_is_less_certain_than_what_several_had():
     often = TrainingSupport(kinds=marginal.seen.kinds, often=marginal.seen.kinds, tp=4, pp=4)
     assert extrapolation_variance(often, DENSE, cached)[at, 0] == 0
     assert extrapolation_variance(TrainingSupport(tp=4, pp=4), DENSE, cached)[at, 0] > once
-    found = advisor.estimate("llama-13b", "1xH200", dtype="int4", batch=8, input_len=512, output_len=64)
-    assert "at most 2 models with 4-bit weights were measured with vllm on this GPU: intervals are wider for it" in [
+    found = advisor.estimate("openai/gpt-oss-120b", "1xH200", batch=8, input_len=512, output_len=64)
+    assert "at most 2 models with 4-bit experts were measured with vllm on this GPU: intervals are wider for it" in [
         note.text for note in found.notes
     ]
 

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.calibration.fit_file import LEVELS, SCHEMA, FitFile
+from advisor.calibration.intervals import EXPERTS, STAGED
 from advisor.calibration.kinship import kin_of
 from advisor.calibration.parameter_posterior import ParameterPosterior
 from advisor.calibration.shipped_fit import PredictionError, quantiles_of, scales_of, unless_wider
 from advisor.calibration.surrogate import (
     ANY,
     SHIPPED,
-    STAGED,
     IntervalScale,
     Surrogate,
     analytic_marginal,
@@ -204,6 +204,20 @@ def test_pipelines_of_an_unknown_engine_are_never_judged_narrower_for_what_other
     together = quantiles_of([*piped, *others], ANY, noises)
     assert found == tuple(max(pair) for pair in zip(own, together, strict=True))
     assert unless_wider(own, [], "tpot_ms" + STAGED, ANY, noises) == own
+
+
+def test_what_an_engine_does_with_other_models_counts_where_few_of_its_own_are_known():
+    """One model of the engine is a quarter of four; for the rest the middle of the engines, and of its other kind of model."""
+    name = "steady output_tok_s"
+    noises = {(ANY, name): 0.1, (ANY, name + EXPERTS): 0.1}
+    own, wild = (errors("output_tok_s", [score] * 40, regime="steady") for score in (1.0, 5.0))
+    others = [replace(error, engine="sglang") for error in wild]
+    beside = [replace(error, experts=True) for error in errors("output_tok_s", [2.0] * 40, regime="steady")]
+    of_ninety = LEVELS.index(0.9)
+    alone = quantiles_of([*own, *others], "vllm", noises)[of_ninety]
+    with_siblings = quantiles_of([*own, *others], "vllm", noises, beside)[of_ninety]
+    assert alone == pytest.approx(0.25 * 1.0 + 0.75 * 3.0)
+    assert with_siblings == pytest.approx(0.25 * 1.0 + 0.75 * 2.0)
 
 
 def test_the_first_token_in_flight_is_judged_with_that_of_static_batches():
