@@ -46,6 +46,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from catalog.engines.registry import minor_release
 from catalog.errors import InputError
 from catalog.models.stack import stack
 
@@ -64,7 +65,7 @@ def graph_sizes(engine: Engine, gpu: Gpu, deployment: Deployment) -> tuple[int, 
     """Return batch sizes of a resolved deployment that CUDA graphs are captured for, ascending; none without them."""
     assert deployment.max_num_seqs is not None
     assert deployment.max_num_batched_tokens is not None
-    row = engine.batch_defaults(gpu)
+    row = engine.batch_defaults(gpu, deployment.engine_version)
     most = row.max_graph_size_tp4 if deployment.tp >= 4 else row.max_graph_size
     if not deployment.has_graphs or not most:
         return ()
@@ -74,6 +75,8 @@ def graph_sizes(engine: Engine, gpu: Gpu, deployment: Deployment) -> tuple[int, 
     sizes = {size for bounds in memory.graph_sizes for size in range(*bounds)}
     if memory.captures_cap or most == tokens:
         sizes.add(most)
+    if 0 < memory.captures_seqs_from_minor <= minor_release(deployment.engine_version or engine.version):
+        sizes.add(deployment.max_num_seqs)
     return tuple(sorted(size for size in sizes if size <= most))
 
 
@@ -167,7 +170,7 @@ def static_reserve_gib(
 
     row = engine.batch_defaults(gpu)
     largest = np.minimum(np.where(tp >= 4, row.max_graph_size_tp4, row.max_graph_size), seqs)
-    prefill = np.array([len(_prefill_graphs(int(most))) for most in tokens], dtype=float)
+    prefill = np.array([len(prefill_graphs(int(most))) for most in tokens], dtype=float)
     mib = 512 + 1.5 * np.maximum(tokens, 2048) + tp * pp / 8 * 1024
     captured = (graphs > 0) & (largest > 0)
     mib = mib + np.where(captured, 2 * largest + (1536 if model.attention == "mla" else 8 * prefill), 0.0)
@@ -198,7 +201,7 @@ def static_share(
 
 
 @lru_cache(maxsize=256)
-def _prefill_graphs(most: int) -> list[int]:
+def prefill_graphs(most: int) -> list[int]:
     steps = [(4, 33, 4), (48, 257, 16), (288, 513, 32), (576, 1025, 64), (1280, 4097, 256), (4608, most + 1, 512)]
     return [size for first, last, step in steps for size in range(first, last, step) if size <= most]
 

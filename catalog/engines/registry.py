@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from catalog.schema import Deployment, Gpu, Model
 
-_FLASHINFER_HEAD_DIMS = (64, 128, 256, 512)
+FLASHINFER_HEAD_DIMS = (64, 128, 256, 512)
 
 
 RELEASE = re.compile(r"\D{0,9}(\d{1,3})\.(\d{1,4})")
@@ -37,6 +37,8 @@ class BatchDefaults:
     """...whose name, in lower case, contains this..."""
     not_named: str = ""
     """...and does not contain this..."""
+    capability: str = ""
+    """...whose compute capability has this major number..."""
     from_minor: int = 0
     """...from release 0.x on with x of this."""
     max_num_batched_tokens: int
@@ -181,7 +183,7 @@ class Engine:
         # (v1/attention/backends/flashinfer.py). Triton reads fp8 from 8.9 on; nothing but FlashInfer reads nvfp4.
         flashinfer = (
             model.attention == "gqa"
-            and model.head_dim in _FLASHINFER_HEAD_DIMS
+            and model.head_dim in FLASHINFER_HEAD_DIMS
             and model.model_type not in {"gpt_oss", "bloom", "mpt"}
         )
         if flashinfer:
@@ -207,6 +209,7 @@ class Engine:
             if gpu.memory_gib >= row.min_memory_gib
             and minor >= row.from_minor
             and row.named in name
+            and row.capability in ("", gpu.compute_capability.partition(".")[0])
             and not (row.not_named and row.not_named in name)
         )
 

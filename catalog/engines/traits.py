@@ -65,6 +65,8 @@ class EngineMemory:
     """and at most ``max_num_batched_tokens``."""
     captures_cap: bool = True
     """Whether the largest allowed batch is captured even if no range holds it; if not, only where it is the token budget."""
+    captures_seqs_from_minor: int = 0
+    """From release 0.x on with x of this ``max_num_seqs`` is captured, too, where it is no larger than the largest; 0: in none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

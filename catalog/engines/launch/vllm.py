@@ -23,6 +23,8 @@ ROOTS = {"disk": "/mnt/kv_cache", "store": "/mnt/kv_store"}
 """Directories of secondary tiers: of a drive of the node, and of a file system that all servers mount."""
 LOOKUP = 4
 """Longest n-gram that is looked up in the prompt, as vLLM's documentation starts it (docs/features/spec_decode.md)."""
+OFFLOADING_BACKEND, TIERING_SPEC, FILE_TIER = "native", "TieringOffloadingSpec", "fs"
+"""vLLM's names of a tier in CPU memory alone, of tiers below it, and of one in a directory (v1/kv_offload/tiering/factory.py)."""
 HASH_SEED = {"PYTHONHASHSEED": "0"}
 """Servers that share a store name its blocks alike only with one seed (v1/core/kv_cache_utils.py ``init_none_hash``)."""
 CPU_WORKING_GIB = 4.0
@@ -118,14 +120,19 @@ def kv_offload_words(deployment: Deployment) -> list[str]:
             "vLLM loads KV blocks from disks and stores through CPU memory; state a tier there, too, such as cpu=50GB"
         )
     if len(tiers) == 1:
-        return ["--kv-offloading-size", f"{tiers['cpu'].size_bytes / GIB:.4g}", "--kv-offloading-backend", "native"]
+        return [
+            "--kv-offloading-size",
+            f"{tiers['cpu'].size_bytes / GIB:.4g}",
+            "--kv-offloading-backend",
+            OFFLOADING_BACKEND,
+        ]
     connector = {
         "kv_connector": "OffloadingConnector",
         "kv_role": "kv_both",
         "kv_connector_extra_config": {
-            "spec_name": "TieringOffloadingSpec",
+            "spec_name": TIERING_SPEC,
             "cpu_bytes_to_use": round(tiers["cpu"].size_bytes),
-            "secondary_tiers": [{"type": "fs", "root_dir": ROOTS[name]} for name in tiers if name in ROOTS],
+            "secondary_tiers": [{"type": FILE_TIER, "root_dir": ROOTS[name]} for name in tiers if name in ROOTS],
         },
     }
     return ["--kv-transfer-config", json.dumps(connector)]
