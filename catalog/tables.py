@@ -15,7 +15,7 @@ import tomllib
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from catalog.errors import InputError
 from catalog.names import Meaning, closest, squash, suggestion
@@ -56,6 +56,8 @@ class CatalogTable:
     entries: Mapping[str, Entry]
     meanings: Mapping[str, Meaning] = field(repr=False)
     """By squashed name."""
+    made: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False, compare=False)
+    """What ``build`` has made of shipped entries: the same object again, which whoever keeps answers by model or GPU knows at once."""
 
     def meaning(self, name: str) -> Meaning | None:
         return self.meanings.get(squash(name))
@@ -74,9 +76,13 @@ class CatalogTable:
 
     def build(self, cls: type[T], name: str, /, **own: Any) -> T:
         """Return the dataclass that an entry describes, with ``own`` fields on top."""
+        key = (cls, name, *sorted(own.items()))
+        if key in self.made:
+            return cast("T", self.made[key])
         values = {"name": name, **self.values(name), **own}
         if all(entry.path.is_relative_to(DATA) for entry in self._chain(name)):
-            return built(cls, values)
+            self.made[key] = built(cls, values)
+            return cast("T", self.made[key])
         from catalog.borders import checked  # needs pydantic
 
         return checked(cls, values, self.entries[name].where)

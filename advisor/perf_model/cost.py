@@ -7,6 +7,7 @@ accumulated in place.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from catalog.units import Array
 
 CAUSES = ("compute", "memory", "communication", "overhead")
+_CAUSES = frozenset(CAUSES)
 
 ATTENTION, RECURRENCE, ELEMENTWISE = "attention", "recurrence", "elementwise"
 """Operators without a matrix: attention; linear attention and state-space layers; norms, rotary embedding, activations and
@@ -50,7 +52,7 @@ class Cost:
     @classmethod
     def of(cls, operator: str, **by_cause: Array | float) -> Cost:
         """Return one operator's cost, its causes by name: ``Cost.of("qkv", compute=c, memory=m)``."""
-        assert by_cause.keys() <= set(CAUSES)
+        assert by_cause.keys() <= _CAUSES
         return cls({(operator, cause): np.asarray(value, dtype=float) for cause, value in by_cause.items()})
 
     def __add__(self, other: Cost) -> Cost:
@@ -60,6 +62,8 @@ class Cost:
         return Cost(times)
 
     def __mul__(self, factor: Array | float) -> Cost:
+        if isinstance(factor, float) and factor == 1.0:
+            return self
         return Cost({key: time * factor for key, time in self.times.items()})
 
     __rmul__ = __mul__
@@ -67,6 +71,10 @@ class Cost:
     def take(self, rows: slice) -> Cost:
         """Return the chosen configurations; what is the same for all of them stays so."""
         return Cost({key: time[..., rows] if _is_wide(time) else time for key, time in self.times.items()})
+
+    def first(self) -> Cost:
+        """Return the cost at the first of several parameters; one of a single set of them is itself."""
+        return Cost({key: time[0] if time.ndim > 1 else time for key, time in self.times.items()})
 
     def spread(self, rows: NDArray[np.bool_]) -> Cost:
         """Return the cost of more configurations, of which ``rows`` are these and all others take no time."""
@@ -110,7 +118,7 @@ class Cost:
         return {operator: _sum(list(times.values())) for operator, times in self._by(0).items()}
 
     def by_cause(self) -> dict[str, Array]:
-        shape = np.broadcast_shapes(*(time.shape for time in self.times.values()))
+        shape = _shape_of(*{time.shape for time in self.times.values()})
         held = self._by(1)
         return {cause: _sum([np.zeros(shape), *held.get(cause, {}).values()]) for cause in CAUSES}
 
@@ -142,11 +150,17 @@ def replaced(values: Array, rows: NDArray[np.intp], others: Array) -> Array:
     return mixed
 
 
+@lru_cache(maxsize=4096)
+def _shape_of(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of sums of arrays of these shapes, which a handful are of all that are ever asked about."""
+    return np.broadcast_shapes(*shapes)
+
+
 def _sum(times: Sequence[Array]) -> Array:
     """Add arrays of shape (n,) and single numbers up."""
     if not times:
         return np.zeros(())
-    total = np.zeros(np.broadcast_shapes(*(time.shape for time in times)))
+    total = np.zeros(_shape_of(*{time.shape for time in times}))
     for time in times:
         total += time
     return total

@@ -35,6 +35,12 @@ class PhaseTimes:
     decode: Cost
     """One decode step (static) or one mean step (steady)."""
 
+    def first(self) -> PhaseTimes:
+        """Return the times at the first of several parameters."""
+        times = {name: getattr(self, name) for name in PhaseTimes.__slots__ if name not in ("prefill", "decode")}
+        first: dict[str, Array] = {name: time[0] if time.ndim > 1 else time for name, time in times.items()}
+        return PhaseTimes(**first, prefill=self.prefill.first(), decode=self.decode.first())
+
 
 def in_blocks(
     times_of: Callable[[CostModel, Array, Array, Array], PhaseTimes],

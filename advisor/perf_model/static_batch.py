@@ -86,7 +86,9 @@ def _prefill(cost_model: CostModel, batch: Array, input_len: Array) -> tuple[Cos
     pairs, windowed = requests * causal_pairs(lengths), requests * causal_pairs(lengths, window)
     cost = forward_pass_cost(wide, prefill_pass(chunk, requests, pairs, windowed), prefills=1.0)
     bounds = np.cumsum([0, len(everyone), len(ends), len(inner)])
-    opening, ending, full = (cost.take(slice(*bounds[i : i + 2])) for i in range(3))
+    opening = cost if wide is cost_model else cost.take(slice(0, bounds[1]))
+    ending = cost.take(slice(bounds[1], bounds[2])) if len(ends) else None
+    full = cost.take(slice(bounds[2], bounds[3])) if len(inner) else None
 
     slowest = np.where(layout.pp > 1, slowest_stage(cost_model), 1.0)
     # The largest chunk passes every stage, the others wait for their turn on the slowest.
@@ -94,12 +96,13 @@ def _prefill(cost_model: CostModel, batch: Array, input_len: Array) -> tuple[Cos
     at_end = np.where(end_is_largest, 1.0, np.where(later > 0, slowest, 0.0))
     at_opening = np.where(several | end_is_largest, slowest, 1.0) + np.where(differs, 0.0, at_end)
     whole = opening * at_opening
-    if len(ends):
+    if ending is not None:
         whole = whole + (ending * at_end[ends]).spread(differs)
-    if len(inner):
+    if full is not None:
         whole = whole + (full * (between * slowest + 1.0 - slowest)[inner]).spread(several)
     opening_ms = opening.total_ms
-    ending_ms, full_ms = replaced(opening_ms, ends, ending.total_ms), replaced(opening_ms, inner, full.total_ms)
+    ending_ms = opening_ms if ending is None else replaced(opening_ms, ends, ending.total_ms)
+    full_ms = opening_ms if full is None else replaced(opening_ms, inner, full.total_ms)
     # Requests get their first token at the end of their chunk, one in several chunks at the end of its last.
     whole_ms = whole.total_ms
     middle_ms = (opening_ms + slowest * (full_ms - ending_ms) + whole_ms) / 2.0

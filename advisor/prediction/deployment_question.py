@@ -77,6 +77,7 @@ class DeploymentQuestion:
     def predict(self, layout: DeploymentArrays, batch: Array, regime: Regime) -> Prediction:
         """Evaluate n variants of the deployment, each at a batch of its own."""
         engine, gpu = self.deployment.engine, self.cluster.gpu
+        marginal = self.evidence.marginal(engine, gpu)
         return Prediction.of(
             self.model,
             self.cluster,
@@ -86,6 +87,7 @@ class DeploymentQuestion:
             output_len=self.output_len,
             regime=regime,
             engine=engine,
-            parameters=self.evidence.marginal(engine, gpu).parameters,
+            parameters=marginal.parameters,
+            mean=marginal.mean,
             residuals=self.evidence.residuals(engine, gpu, self.model),
         )

@@ -221,7 +221,6 @@ def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement
         estimate.model.name,
         estimate.cluster.gpu.name,
         wanted.engine,
-        estimate.batch,
         estimate.input_len,
         estimate.output_len,
         estimate.regime,
@@ -231,7 +230,9 @@ def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement
         "kv_dtype": wanted.kv_dtype if wanted.kv_dtype in PLAIN else None,
     }
     for run in reversed(runs):
-        if (run.model, run.gpu, run.engine, run.batch, run.input_len, run.output_len, run.regime) != key or run.oom:
+        if run.batch != estimate.batch or run.oom:  # most runs differ in the first
+            continue
+        if (run.model, run.gpu, run.engine, run.input_len, run.output_len, run.regime) != key:
             continue
         same_start = not wanted.sequence_parallel and run.deployment.has_graphs == wanted.has_graphs
         # A cap on the sequences that both are below decides nothing.

@@ -10,6 +10,7 @@ import numpy as np
 
 from advisor.calibration.intervals import Regime, beyond_dense, implementation_variance, scale_name
 from advisor.calibration.support import back_end_variance, extrapolation_variance
+from advisor.perf_model.cost import CAUSES
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.dependencies import dependencies
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
@@ -60,6 +61,9 @@ class Prediction:
     input_len: Array
     output_len: Array
     times: PhaseTimes
+    mean: Array | None = None
+    moved: PhaseTimes | None = None
+    """The times at the parameters ``sensitivity.shifted`` makes of ``mean``, of which ``times`` are the first, where they are known."""
 
     @classmethod
     def of(
@@ -74,12 +78,14 @@ class Prediction:
         regime: Regime,
         parameters: Parameters,
         engine: str = "vllm",
+        mean: Array | None = None,
         residuals: Residuals | None = None,
         prefix_hit_rate: Array | float = 0.0,
     ) -> Prediction:
         """Evaluate ``layout``'s deployments; a batch that does not fit runs in waves.
 
-        ``residuals``: of runs of this model, which correct the times near them; ``prefix_hit_rate``: as ``CostModel`` has it.
+        ``mean``: the same parameters on the scale they are fitted on, with which the derivatives of one deployment's times, which
+        ``sigmas`` needs, come from the same evaluation; ``residuals``: of runs of this model, which correct the times near them; ``prefix_hit_rate``: as ``CostModel`` has it.
         """
         cost_model = replace(CostModel.of(model, cluster, layout, parameters, engine), prefix_hit_rate=prefix_hit_rate)
         lengths = np.full(len(layout), float(input_len)), np.full(len(layout), float(output_len))
@@ -88,9 +94,19 @@ class Prediction:
             cost_model = replace(
                 cost_model, correction=residuals.correction(layout, batch, *lengths, spread=regime == "static")
             )
-        times = in_blocks(TIMES_OF[regime], cost_model, batch, *lengths)
+        moved = None
+        if mean is not None and len(layout) == 1:
+            moved = in_blocks(TIMES_OF[regime], _shifted(cost_model, mean), batch, *lengths)
+        times = in_blocks(TIMES_OF[regime], cost_model, batch, *lengths) if moved is None else moved.first()
         prediction = cls(
-            cost_model=cost_model, regime=regime, batch=batch, input_len=lengths[0], output_len=lengths[1], times=times
+            cost_model=cost_model,
+            regime=regime,
+            batch=batch,
+            input_len=lengths[0],
+            output_len=lengths[1],
+            times=times,
+            mean=mean,
+            moved=moved,
         )
         return prediction if residuals is None else prediction._above_the_floor()
 
@@ -135,6 +151,7 @@ class Prediction:
             input_len=input_len,
             output_len=output_len,
             times=in_blocks(TIMES_OF[self.regime], cost_model, batch, input_len, output_len),
+            moved=None,
         )
 
     @property
@@ -172,15 +189,17 @@ class Prediction:
     def sigmas(self, marginal: ParameterPosterior, surrogate: Surrogate, engine: str) -> dict[str, Array]:
         """Return the standard deviation of the logarithm of each metric, shape (n,): parameters' spread and residual noise."""
         moving = dependencies(self.cost_model.model, self.cost_model.layout)
-        cost_model = replace(self.cost_model, parameters=Parameters.from_unbounded(shifted(marginal.mean, moving)))
-        moved = self._run(cost_model, self.batch, self.input_len, self.output_len)
+        moved = self.moved
+        if moved is None or self.mean is None or not np.array_equal(marginal.mean, self.mean):
+            shifted_model = _shifted(self.cost_model, marginal.mean)
+            moved = self._run(shifted_model, self.batch, self.input_len, self.output_len).times
         unseen = extrapolation_variance(marginal.seen, self.cost_model.model, self.cost_model.layout)[moving]
         covariance = marginal.covariance[np.ix_(moving, moving)]
         experts = beyond_dense(self.cost_model.model)
         back_end = back_end_variance(marginal, self.cost_model.model, self.cost_model.layout)
         spreads = {}
-        for name, values in moved.metrics().items():
-            slopes = log_slopes(values)
+        for name in TIME_METRICS:
+            slopes = log_slopes(getattr(moved, name))
             variance = np.einsum("pn,pq,qn->n", slopes, covariance, slopes) + np.sum(slopes**2 * unseen, axis=0)
             plain, staged = (
                 surrogate.scale(
@@ -211,6 +230,12 @@ class Prediction:
         return ideal.metrics()
 
 
+def _shifted(cost_model: CostModel, mean: Array) -> CostModel:
+    """Return the cost model at ``mean`` and one step further in each parameter that its times depend on."""
+    moving = dependencies(cost_model.model, cost_model.layout)
+    return replace(cost_model, parameters=Parameters.from_unbounded(shifted(mean, moving)))
+
+
 def time_by_operator(evaluation: Prediction, row: int) -> dict[str, dict[str, dict[str, float]]]:
     """Return milliseconds of one row, by phase ("prefill", "decode"), operator and cause; zeros are left out."""
     times = evaluation.times
@@ -239,7 +264,7 @@ def product_report(evaluation: Prediction, row: int) -> list[dict[str, Any]]:
     for phase, step in passes.items():
         for product in products(cost_model.model, cost_model.layout, step):
             cost = product_cost(product, cost_model.layout, gpu, cost_model.parameters)
-            causes = {cause: float(values[0]) for cause, values in cost.by_cause().items()}
+            causes = dict.fromkeys(CAUSES, 0.0) | cost.row(0).get(product.name, {})
             rows.append(
                 {
                     "phase": phase,
