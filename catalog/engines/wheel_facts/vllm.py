@@ -204,7 +204,7 @@ FACTS = (
         name="gpu_memory_utilization",
         path="config/cache.py CacheConfig",
         read=_field("config/cache.py", "CacheConfig", "gpu_memory_utilization"),
-        stated=lambda engine, _: engine.gpu_memory_utilization,
+        stated=lambda engine, wheel: engine.memory_share(wheel.version),
     ),
     Fact(
         name="memory_rule",
