@@ -355,7 +355,7 @@ def _hits(requests: Arrivals, fleet: ReplicaSizing, replicas: int) -> list[Note]
     loaded = ", ".join(f"{share:.0%} from {name}" for name, share in below.items())
     text = f"{_prompts(requests).text}; the best fleet's prefix caches hit {hit_rate:.0%} of them"
     tiers = fleet.engine.tier_notes if isinstance(fleet.engine, AggregatedServer) else ()
-    return [Note(f"{text}, of which {loaded}" if loaded else text), *tiers]
+    return [Note(f"{text}, of which {loaded}" if loaded else text, "asked"), *tiers]
 
 
 def _prices(
