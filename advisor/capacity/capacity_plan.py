@@ -14,7 +14,7 @@ from advisor.calibration.intervals import LEVEL
 from advisor.capacity.candidates import Layouts, check_energy, kinds_of
 from advisor.capacity.fleet_choice import FleetChoice
 from advisor.capacity.fleet_options import CapacityQuestion, Change, FleetOption, row
-from advisor.capacity.information import MeasurementValue, measurement_values
+from advisor.capacity.information import WORTHLESS, MeasurementValue, measurement_values
 from advisor.capacity.planned_traffic import demand_at_rate, offered_requests, with_rate
 from advisor.capacity.pool_pairs import PoolTerms
 from advisor.capacity.relaxation import Shortfall
@@ -303,8 +303,8 @@ def plan(
     answer = replace(answer, scheduling_policy=scheduling_policy, mean_input_len=mean)
     if not worth:
         return answer
-    values = measurement_values(choice.ranked, question, prices)
-    return replace(answer, measurements=tuple(sorted(values, key=lambda value: -value.usd_per_month)))
+    values = tuple(sorted(measurement_values(choice.ranked, question, prices), key=lambda value: -value.usd_per_month))
+    return replace(answer, measurements=values, notes=answer.notes if values else (*answer.notes, WORTHLESS))
 
 
 def _capacity_plan(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from advisor.capacity.fleet_options import HOURS_A_MONTH
+from catalog.errors import Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,9 @@ MEASURED_S = 40.0
 """Seconds of traffic that show how long a layout's steps take, its start not counted."""
 LEAST_USD = 1.0
 """A month, below which a measurement is not worth a line."""
+WORTHLESS = Note(
+    "worth: measuring any one layout changes nothing of what is chosen that is worth a dollar a month", "asked"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,8 @@ class MeasurementValue:
     """Of one replica."""
     usd_per_month: float
     """By which the expected cost falls."""
+    usd_between: tuple[float, float]
+    """The least and the most by which it falls, over the outcomes; below 0 it rises, where what was chosen turns out too small."""
     seconds: float = MEASURED_S
     model: str = ""
     """Where there are several."""
@@ -58,19 +64,21 @@ def measurement_values(
     now = float(costs[0] or 0.0)
     for place, (fleet, _) in enumerate(ranked):
         others = min((float(cost or 0.0) for i, cost in enumerate(costs) if i != place), default=math.inf)
-        after, changed = 0.0, 0
+        saved: list[float] = []
+        changed = 0
         for outcome in fleet.outcomes(OUTCOMES):
             needed = outcome.needed()
             own = math.inf if needed is None else float(question.hourly(fleet, needed, prices) or 0.0)
             # Where nothing else keeps the limits either, what was chosen before is kept.
             best = min(own, others)
-            after += (now if math.isinf(best) else best) / OUTCOMES
+            saved.append(0.0 if math.isinf(best) else (now - best) * HOURS_A_MONTH)
             changed += (own < others) != (place == 0)
-        usd = (now - after) * HOURS_A_MONTH
+        usd = math.fsum(saved) / OUTCOMES
         if usd >= LEAST_USD:
             yield MeasurementValue(
                 gpu=fleet.cluster.gpu.name,
                 deployment=fleet.engine.deployment,
                 usd_per_month=usd,
+                usd_between=(min(saved), max(saved)),
                 changes=changed / OUTCOMES,
             )

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from advisor.capacity.replica_sizing import ReplicaSizing
-    from advisor.fleet.question import FleetModel, FleetQuestion
+    from advisor.fleet.question import FleetModel, FleetQuestion, GpuPool
     from advisor.fleet.replica_lives import ServedLives
     from advisor.fleet.replica_type import ReplicaType
     from advisor.fleet.scaling_policy import Event, Kind, ReplicaLife
@@ -54,6 +54,8 @@ STRETCH_S, SETTLING_S, MOST_REQUESTS = 3600.0, 120.0, 20_000
 """A stretch that is simulated: its seconds, the seconds before it, and no more requests than that."""
 START_S = (50.0, 210.0)
 """Seconds from the start of vLLM to its first answer where the runs that ship were measured: from 8B on one GPU to 70B on four."""
+TRIED = 3
+"""Types of replicas, the cheapest first, that are tried until a policy keeps the limits."""
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95, 1.0)
 """Shares of a replica's saturation at which its requests in flight are simulated."""
 
@@ -66,8 +68,10 @@ class PolicyOutcome:
     usd_per_month: float
     replicas: tuple[int, int]
     """Fewest and most over the day."""
+    days: int
+    """That were simulated: no more than decide whether the limits are kept often enough."""
     kept: float
-    """Share of the simulated days on which the limits are kept in both stretches."""
+    """Share of those on which the limits are kept in both stretches."""
     latencies: Mapping[str, float]
     """ms at the percentile of the limits, of the worse stretch; the median day."""
 
@@ -77,6 +81,7 @@ class EventOutcome:
     """What becomes of the limits in the ``AFTER_S`` after something happens at the busiest time."""
 
     event: str
+    days: int
     kept: float
     """Share of the simulated days on which they are kept."""
     latencies: Mapping[str, float]
@@ -101,6 +106,9 @@ class ModelAutoscaling:
     capacity_s: float
     """Requests a second that one replica carries within its limits."""
     limits: Mapping[str, float]
+    slow_days: float
+    """Share of the days on which steps are so slow, as far as they are uncertain, that even a request alone misses a limit, which no
+    number of replicas mends."""
     in_flight: float
     """Requests in flight on a replica that is given what the best policy gives it; NaN where none suffices."""
     schedule: tuple[int, ...]
@@ -201,10 +209,21 @@ def _model_autoscaling(
     ]
     if not options:
         return f"{model.label}: no GPU to rent serves it within its limits; advisor fleet says why"
-    kind, pool, price = min(options, key=lambda option: option[2] * option[0].gpus / option[0].capacity_s)
-    node = {gpu: most for _, gpu, most in pairs_of(question)}[kind.gpu]
-    sizing = sizing_of(question, kind, runs, node)
-    day = _Day(model=model, question=question, kind=kind, sizing=sizing, price=price, start_s=start_s, days=days)
+    options.sort(key=lambda option: option[2] * option[0].gpus / option[0].capacity_s)
+    nodes = {gpu: most for _, gpu, most in pairs_of(question)}
+    answers = []
+    for kind, pool, price in options[:TRIED]:  # where no policy does, another layout or GPU may
+        sizing = sizing_of(question, kind, runs, nodes[kind.gpu])
+        day = _Day(model=model, question=question, kind=kind, sizing=sizing, price=price, start_s=start_s, days=days)
+        answers.append(_with_policies(day, pool, probability))
+        if answers[-1].best:
+            return answers[-1]
+    return answers[0]
+
+
+def _with_policies(day: _Day, pool: GpuPool, probability: float) -> ModelAutoscaling:
+    """Return the policies on one type of replica."""
+    model, kind = day.model, day.kind
     outcomes = [_cheapest(day, each, probability) for each in KINDS]
     able = [outcome for outcome in outcomes if outcome.kept >= probability]
     best = min(able, key=lambda outcome: outcome.usd_per_month, default=None)
@@ -217,7 +236,8 @@ def _model_autoscaling(
         deployment=kind.deployment,
         gpus_a_replica=kind.gpus,
         capacity_s=kind.capacity_s,
-        limits=sizing.demand.slo.limits,
+        limits=day.sizing.demand.slo.limits,
+        slow_days=float(np.mean([not outcome.alone.meets for outcome in day.outcomes])),
         in_flight=day.traffic(0).in_flight(target) if best else math.nan,
         schedule=day.hourly(best.policy) if best and best.policy.kind == "schedule" else (),
         best=best,
@@ -351,7 +371,8 @@ class _Day:
             policy=policy,
             usd_per_month=usd,
             replicas=(min(counts), max(counts)),
-            kept=good.count(True) / self.days,
+            days=len(good),
+            kept=good.count(True) / len(good),
             latencies=_median(worst),
         )
 
@@ -365,6 +386,7 @@ class _Day:
             results.append(self._seen(day, lives, at, min(at + AFTER_S, DAY_S)))
         return EventOutcome(
             event=event,
+            days=len(results),
             kept=float(np.mean([self._meets(latencies) for latencies, _ in results])),
             latencies=_median([latencies for latencies, _ in results]),
             sent_again=float(np.mean([again for _, again in results])),

@@ -13,6 +13,7 @@ import numpy as np
 
 from advisor.calibration.intervals import LEVEL
 from advisor.capacity.fleet_options import HOURS_A_MONTH
+from advisor.capacity.information import WORTHLESS
 from advisor.fleet.hourly_programme import HourlyProgramme, one_type_a_model, single_types
 from advisor.fleet.information import capacity_outcomes, fleet_values, types_to_measure
 from advisor.fleet.question import pairs_of, price_of, read_fleet
@@ -192,7 +193,9 @@ def plan_fleet(
                 work.factors[number] = work.factors.get(number, 1.0) * CORRECTION
             choice, rounds = _chosen(work, runs, left), rounds + 1
         answer = _plan(work, choice, rounds, tuple(lacking))
-        return replace(answer, measurements=_values(work, choice, runs, left)) if worth else answer
+        values = _values(work, choice, runs, left) if worth else ()
+        notes = (*answer.notes, WORTHLESS) if worth and not values else answer.notes
+        return replace(answer, measurements=values, notes=notes)
 
 
 def _values(work: HourlyProgramme, choice: _Choice, runs: Runs, calls: Calls) -> tuple[MeasurementValue, ...]:

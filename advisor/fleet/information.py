@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,8 @@ def fleet_values(
     now = work.usd_per_month(hours)
     plain = [hour.replicas for hour in hours]
     for number, capacities in outcomes.items():
-        kind, after, changed = work.types[number], 0.0, 0
+        kind, changed = work.types[number], 0
+        saved: list[float] = []
         for capacity in capacities:
             types = list(work.types)
             # a type that carries nothing is as good as none
@@ -58,13 +60,15 @@ def fleet_values(
             other = replace(work, types=types)
             again = other.assigned([column for _, column in other.columns])
             short = any(hour.missing for hour in again)
-            after += (now if short else other.usd_per_month(again)) / len(capacities)
+            saved.append(0.0 if short else now - other.usd_per_month(again))
             changed += any(not np.array_equal(before, hour.replicas) for before, hour in zip(plain, again, strict=True))
-        if now - after >= LEAST_USD:
+        usd = math.fsum(saved) / len(saved)
+        if usd >= LEAST_USD:
             yield MeasurementValue(
                 model=work.question.models[kind.model].label,
                 gpu=kind.gpu,
                 deployment=kind.deployment,
-                usd_per_month=now - after,
+                usd_per_month=usd,
+                usd_between=(min(saved), max(saved)),
                 changes=changed / len(capacities),
             )

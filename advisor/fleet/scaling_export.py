@@ -114,7 +114,11 @@ def _rate(model: ModelAutoscaling) -> dict[str, Any]:
     assert model.best
     metrics = find_engine(model.deployment.engine).metrics
     served = model_argument(read_model(model.deployed).value)
-    query = f'sum(rate({metrics.finished}{{{metrics.label}="{served}"}}[{round(RATE_S / 60.0)}m]))'
+    of_model, minutes = f'{{{metrics.label}="{served}"}}', f"[{round(RATE_S / 60.0)}m]"
+    # What comes is what is answered and what is there more than before: answers alone never exceed what the replicas can do.
+    parts = [f"rate({metrics.finished}{of_model}{minutes})"]
+    parts += [f"deriv({gauge}{of_model}{minutes})" for gauge in (metrics.running, metrics.waiting) if gauge]
+    query = " + ".join(f"sum({part})" for part in parts)
     threshold = f"{model.best.policy.target * model.capacity_s:.3g}"
     return {"type": "prometheus", "metadata": {"serverAddress": SERVER, "query": query, "threshold": threshold}}
 

@@ -13,7 +13,15 @@ from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.prediction.deployment_question import DeploymentQuestion
 from advisor.prediction.inputs import chosen_price, plain_fields
-from advisor.prediction.prediction import TIME_METRICS, Prediction, interval_ends, request_causes, ridge_batch
+from advisor.prediction.prediction import (
+    PARTS_OF_E2E,
+    TIME_METRICS,
+    Prediction,
+    interval_ends,
+    request_causes,
+    ridge_batch,
+    upper_within,
+)
 from advisor.prediction.presentation import header
 from catalog.errors import InputError, Note
 from catalog.schema import Cluster, Deployment, Model, Price, require_positive
@@ -285,6 +293,8 @@ def _with_intervals(
         values = np.where(fits, getattr(evaluation.times, name), np.nan)
         low[name], high[name] = interval_ends(name, values, factor, floors[name])
         metrics[name] = values
+    for name in PARTS_OF_E2E:
+        high[name] = upper_within(metrics[name], high[name], metrics["e2e_ms"], high["e2e_ms"])
     for record in (metrics, low, high):
         record["output_tok_s_per_gpu"] = record["output_tok_s"] / gpus
     if price is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from advisor.calibration.intervals import LEVEL
 from advisor.prediction.inputs import BARE_ESTIMATE, plain, plain_fields
-from advisor.prediction.prediction import TIME_METRICS, interval_ends
+from advisor.prediction.prediction import PARTS_OF_E2E, TIME_METRICS, interval_ends, upper_within
 from advisor.prediction.presentation import Presented
 from catalog.errors import InputError, Note
 
@@ -122,6 +122,8 @@ class Estimate(Presented):
         factor = math.exp(self.scales[name].quantile(level) * self.sigmas[name])
         bound = self.floors[name] / (self.deployment.num_gpus if per_gpu else 1)
         low, high = interval_ends(metric, value, factor, bound)
+        if metric in PARTS_OF_E2E and self.e2e_ms is not None:
+            high = upper_within(value, high, self.e2e_ms, self.interval("e2e_ms", level)[1])
         return float(low), float(high)
 
     def upper(self, metric: str, confidence: float) -> float:

@@ -51,6 +51,17 @@ def interval_ends(metric: str, value: Any, factor: Any, bound: Any) -> tuple[Any
     return np.minimum(np.maximum(low, bound), value), high
 
 
+PARTS_OF_E2E = ("prefill_ms", "ttft_ms")
+"""Times that are part of ``e2e_ms``."""
+
+
+def upper_within(value: Any, high: Any, whole: Any, whole_high: Any) -> Any:
+    """Return the upper end of a time that is part of another: no later than the upper end of the whole, where ``value`` is not later than
+    the whole itself; numbers or arrays.
+    """
+    return np.where(value <= whole, np.maximum(np.minimum(high, whole_high), value), high)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """n deployments of one model on one kind of GPU under one workload; arrays have shape (n,)."""

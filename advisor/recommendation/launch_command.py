@@ -29,6 +29,7 @@ def export(
     model: str | Model | None = None,
     gpus: str | Cluster | None = None,
     kv_offload: str | None = None,
+    slo: Slo | None = None,
 ) -> str:
     """Write ``deployment`` as ``format``: an engine's command line, a file for a platform, or what watches it.
 
@@ -40,6 +41,7 @@ def export(
             own metrics.
         model: needed with a ``Deployment``: a name or a ``Model``.
         gpus: needed with a ``Deployment``: such as ``"4xA100"``, or a ``Cluster``.
+        slo: limits that "prometheus" and "grafana" hold an ``Estimate`` against; a ``Recommendation`` has its own.
         kv_offload: tiers below the GPUs' KV cache that it is started with, such as "cpu=200GB"; None: the deployment's own.
 
     Raises:
@@ -47,7 +49,7 @@ def export(
             unknown format.
 
     """
-    wanted, slo = export_format(format, MONITORING), Slo()
+    wanted, slo = export_format(format, MONITORING), slo or Slo()
     if isinstance(deployment, Recommendation):
         if deployment.best is None:
             raise InputError(f"nothing feasible to export; relax: {'; '.join(deployment.relaxations)}")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from advisor.capacity.information import MeasurementValue
     from catalog.errors import Note
-    from catalog.schema import Cluster, Price
+    from catalog.schema import Cluster, Model, Price
 
 
 def hardware(cluster: Cluster) -> str:
@@ -76,13 +76,16 @@ def corrected_line(runs: int) -> list[str]:
     return [f"corrected by {runs} runs of this model nearby"] if runs else []
 
 
-def measurements_line(values: Iterable[MeasurementValue]) -> list[tuple[str, list[str]]]:
-    """Say what measuring a layout is worth."""
+def measurements_line(values: Iterable[MeasurementValue], model: Model | None = None) -> list[tuple[str, list[str]]]:
+    """Say what measuring a layout is worth, and how; ``model``: where there is one."""
     lines = [
         f"{value.deployment.parallelism}{f' of {value.model}' if value.model else ''} on {value.gpu} for {value.seconds:.0f} s: "
-        f"worth ${value.usd_per_month:,.0f} a month in expectation"
+        f"worth ${value.usd_per_month:,.0f} a month in expectation, between ${value.usd_between[0]:,.0f} and ${value.usd_between[1]:,.0f}"
         for value in values
     ]
+    if lines:
+        degrees = "" if model is None else f"--model {model.name} "
+        lines.append(f"how: on a machine with such GPUs, advisor probe {degrees}--gpus local --tp N --pp N --serving")
     return [("measure", lines)] if lines else []
 
 

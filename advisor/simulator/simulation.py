@@ -164,7 +164,10 @@ class Simulation(Presented):
         spread = self.sigmas[metric][statistic]
         if self.client is not None and metric == "ttft_ms":  # servers differ in it by more than their steps' times
             spread = spread.at_least(math.log(CLIENT_FACTOR) / self.scale.quantile(LEVEL))
-        return spread.around(self.metrics[metric][statistic], quantile)
+        low, high = spread.around(self.metrics[metric][statistic], quantile)
+        if metric == "ttft_ms":  # no first token comes after the last one
+            high = max(min(high, self.interval("e2e_ms", statistic, level)[1]), self.metrics[metric][statistic])
+        return low, high
 
     def surely_missed(self, confidence: float) -> dict[str, float]:
         """Return of the latencies that are limited those whose value at a confidence is above the limit, in ms by metric."""

@@ -94,7 +94,7 @@ def export(
             )
         if result.best is None:
             raise nothing_feasible(result.relaxations)
-    text = export(result, target, **layout.below())
+    text = export(result, target, slo=limits.slo() if degrees else None, **layout.below())
     write(text if text.endswith("\n") else f"{text}\n")
 
 
@@ -115,14 +115,11 @@ def _stated_batch(target: str, requests: InFlight, dp: int) -> int | None:
 
 
 def _check_unused(requests: InFlight, limits: MeanLimits, degree: str, *, loaded: bool) -> None:
-    """Refuse options that choose a layout where one is stated; ``loaded``: the concurrency is its load."""
-    chooses = {
-        "--concurrency": None if loaded else requests.concurrency,
-        "--users": requests.users,
-        "--ttft": limits.ttft,
-        "--tpot": limits.tpot,
-        "--e2e": limits.e2e,
-    }
+    """Refuse options that choose a layout where one is stated; ``loaded``: the concurrency is its load, and limits are watched."""
+    chooses: dict[str, float | None] = {"--users": requests.users}
+    if not loaded:
+        chooses["--concurrency"] = requests.concurrency
+        chooses |= {"--ttft": limits.ttft, "--tpot": limits.tpot, "--e2e": limits.e2e}
     for name, value in chooses.items():
         if value is not None:
             raise InputError(f"{name} chooses a layout, but --{degree} states one; leave out one of the two")

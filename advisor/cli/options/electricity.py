@@ -43,7 +43,11 @@ def co2_lines(
     if grid is None:
         return []
     if joules_per_token is None:
-        return [("CO2", ["not known: no run measured the energy of this GPU with these weights"])]
+        from advisor.perf_model.energy import POWER  # brings numpy, which an answer has by now
+
+        known = " and ".join(POWER)
+        way = f"energy is modelled on {known} with 16-bit weights; elsewhere a run of this very deployment has it (advisor probe)"
+        return [("CO2", [f"not known: no run measured the energy of this GPU with these weights; {way}"])]
     from advisor.render.numbers import short, span  # only for people
 
     where = f", {grid.where} {grid.year}" if grid.where else ""

@@ -54,7 +54,9 @@ def document(answer: CapacityPlan) -> Document:
     )
     sections = [
         Section(
-            title="Answer", table=table, lines=measurements_line(answer.measurements) if answer.best else _lines(answer)
+            title="Answer",
+            table=table,
+            lines=measurements_line(answer.measurements, answer.model) if answer.best else _lines(answer),
         ),
         *_classes(options),
         Section(title="How far it goes", lines=[*_lines(answer), source] if answer.best else [source], detail=True),

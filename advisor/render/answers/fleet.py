@@ -121,7 +121,10 @@ def _question(answer: FleetPlan) -> list[str]:
 def _lines(answer: FleetPlan) -> Lines:
     money = [f"${answer.usd_per_month:,.0f} a month, at most {share(answer.gap)} above the proven minimum"]
     if answer.fixed_usd_per_month:
-        money.append(f"${answer.fixed_usd_per_month:,.0f} of it whether used or not")
+        rented = answer.usd_per_month - answer.fixed_usd_per_month
+        money.append(
+            f"${answer.fixed_usd_per_month:,.0f} of it whether used or not, ${rented:,.0f} of it rented by the hour"
+        )
     lines: list[tuple[str, Sequence[str]]] = [("cost", money)]
     others = [f"{gpu} alone: {_month(usd)}" for gpu, usd in answer.single_type.items() if len(answer.single_type) > 1]
     others += [f"each model planned alone, on the cheapest type left for it: {_month(answer.one_type_a_model)}"]

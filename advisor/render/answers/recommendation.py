@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.prediction.deployment_estimate import CLIENT_TTFT
 from advisor.prediction.estimate_row import estimate_row, weights_gib
-from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.prediction.option_words import KNOBS, engine_words
 from advisor.recommendation.certainty import HOLDS
 from advisor.recommendation.preference import named_choices
-from advisor.recommendation.problem import FILLS_THE_CLUSTER, LEVEL_SHARE, OBJECTIVES
+from advisor.recommendation.problem import FILLS_THE_CLUSTER
 from advisor.recommendation.recommendation import candidate_row
+from advisor.render.answers.candidate_order import first_lines, order_line
 from advisor.render.answers.catalog import stored_bits
 from advisor.render.answers.speculation import decode_speculation_lines
 from advisor.render.document import Document, Figure, Section, ShellCommand, Table
@@ -208,7 +208,7 @@ def _lines(answer: Recommendation) -> Lines:
             ),
         ]
     if len(answer.candidates) > 1:
-        lines.append(("order", [_order(answer)]))
+        lines.append(("order", [order_line(answer)]))
     if answer.best is None:
         lines += [("why", broken_limits(answer)), ("relax", answer.relaxations)]
     return [*lines, ("limit", answer.limits), ("search", [_search(answer)])]
@@ -248,7 +248,7 @@ def _decisive(answer: Recommendation) -> Lines:
                 [f"{idle} of {answer.cluster.num_gpus} GPUs: no layout on more of them has more throughput per GPU"],
             )
         )
-    return [*lines, ("close", _close(answer))]
+    return [*lines, ("first", first_lines(answer)), ("close", _close(answer))]
 
 
 def _client(best: Estimate) -> list[str]:
@@ -328,19 +328,6 @@ def _next(answer: Recommendation) -> ShellCommand | None:
     )
 
 
-def _order(answer: Recommendation) -> str:
-    """Say by what the table of candidates is ordered."""
-    metric = OBJECTIVES[answer.objective][0]
-    others = {"output_tok_s_per_gpu": "tok/s per GPU", "output_tok_s": "tok/s in all", "usd_per_mtok": "cost"}
-    name = METRIC_NAMES.get(metric) or others[metric]
-    if answer.confidence == BARE_ESTIMATE:
-        return f"by the estimate of {name}"
-    return (
-        f"by the worse end of the 90% interval of {name}; within {share(LEVEL_SHARE)} of each other, by fewer idle GPUs, then fewer "
-        "stages, then smaller TP"
-    )
-
-
 def launch(argv: Sequence[str], deployment: Deployment, model: Model, cluster: Cluster) -> ShellCommand | None:
     """Return what starts a deployment, to be copied; where it takes several processes, the first and how many. None: nothing does."""
     if not argv:
@@ -384,7 +371,7 @@ def broken_limits(answer: Recommendation) -> list[str]:
 
 def _search(answer: Recommendation) -> str:
     how = "all evaluated" if answer.exact else "a sample evaluated"
-    text = f"{answer.evaluated:,} configurations, {how}"
+    text = f"{answer.evaluated:,} configuration{'s' * (answer.evaluated != 1)}, {how}"
     if answer.storage is not None:
         text += f"; study {answer.study_name} in {redacted(answer.storage)}"
     return text

@@ -27,7 +27,10 @@ def test_measurements_are_worth_something_where_a_margin_costs_gpus(answer):
     assert values == sorted(values, reverse=True)
     assert all(0 < value <= answer.best.usd_per_month for value in values)
     assert all(0.0 <= value.changes <= 1.0 for value in answer.measurements)
-    assert "worth $" in text(document(answer), 120)
+    assert all(value.usd_between[0] <= value.usd_per_month <= value.usd_between[1] for value in answer.measurements)
+    shown = text(document(answer), 120)
+    assert "worth $" in shown
+    assert "advisor probe --model" in shown
 
 
 @pytest.mark.slow
@@ -40,6 +43,7 @@ def test_all_else_is_the_same_with_and_without_it(answer):
 def test_nothing_is_worth_measuring_where_one_gpu_does_in_any_case():
     answer = advisor.plan("llama-3.1-8b", "H100", rate=0.5, draws=2, worth=True, **ASKED)
     assert answer.measurements == ()
+    assert "measuring any one layout changes nothing" in text(document(answer), 120)
 
 
 @pytest.mark.slow

@@ -222,3 +222,11 @@ def test_a_command_that_crashes_is_caught(monkeypatch):
     result = CliRunner().invoke(app, ESTIMATE)
     assert result.exit_code == CRASH
     assert "internal error, RuntimeError: a fault" in result.stderr
+
+
+def test_a_stated_layout_may_have_alerts_for_its_own_limits():
+    words = ["export", "--model", "llama-3.1-8b", "--gpus", "H100", "--tp", "1", "--ttft", "100"]
+    assert "--ttft chooses a layout" in refused(*words, "--format", "vllm")
+    watched = CliRunner().invoke(app, [*words, "--format", "prometheus", "--concurrency", "64"])
+    assert watched.exit_code == 0
+    assert "above its limit of 100 ms" in watched.output

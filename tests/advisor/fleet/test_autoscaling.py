@@ -3,17 +3,20 @@
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 
 import advisor
+from advisor.fleet.autoscaling import Autoscaling, ModelAutoscaling, PolicyOutcome
 from advisor.fleet.question import pairs_of, read_fleet
 from advisor.fleet.replica_lives import serve_lives
 from advisor.fleet.replica_type import sizings
-from advisor.fleet.scaling_export import scaling_files
+from advisor.fleet.scaling_export import _rate, scaling_files
 from advisor.fleet.scaling_policy import DAY_TICKS, SYNC_S, ReplicaLife, ScaledTraffic, ScalingPolicy
+from advisor.render.answers.autoscaling import document, sentence
 from advisor.render.formats import as_json
 from catalog.errors import InputError
 
@@ -184,3 +187,55 @@ def test_what_cannot_be_simulated_is_refused_in_a_line(options, message):
     owned = {**FLEET, "pools": [{"gpu": "L4", "count": 4, "kind": "owned"}]}
     with pytest.raises(InputError, match="owned or reserved"):
         advisor.plan_autoscaling(owned)
+
+
+def test_what_comes_is_counted_and_not_what_is_answered():
+    """The trigger adds to the answers how fast requests in the engine grow: together those that come, however long the queue."""
+    model = SimpleNamespace(
+        best=SimpleNamespace(policy=ScalingPolicy(kind="rate", target=0.8)),
+        deployment=advisor.Deployment(engine="vllm"),
+        deployed="llama-3.1-8b",
+        capacity_s=10.0,
+    )
+    metadata = _rate(model)["metadata"]
+    for part in (
+        "rate(vllm:request_success_total",
+        "deriv(vllm:num_requests_running",
+        "deriv(vllm:num_requests_waiting",
+    ):
+        assert part in metadata["query"]
+    assert metadata["threshold"] == "8"
+    model.deployment = advisor.Deployment(engine="tensorrt-llm")
+    assert "deriv" not in _rate(model)["metadata"]["query"]
+
+
+def outcome(**given):
+    policy = ScalingPolicy(kind="rate", target=0.5)
+    latencies = {"ttft_ms": 800.0, "tpot_ms": 5.0, "e2e_ms": 900.0}
+    return PolicyOutcome(**{"policy": policy, "usd_per_month": 1.0, "replicas": (1, 2), "latencies": latencies} | given)
+
+
+@pytest.mark.parametrize(
+    ("slow_days", "said"), [(0.25, "on 25% of the days a request alone misses them"), (0.0, "TTFT 800 ms of 500 ms")]
+)
+def test_an_answer_without_a_policy_says_what_misses_the_limits(slow_days, said):
+    model = ModelAutoscaling(
+        model="tiny",
+        deployed="qwen2.5-0.5b",
+        gpu="L4",
+        pool="L4",
+        deployment=advisor.Deployment(),
+        gpus_a_replica=1,
+        capacity_s=10.0,
+        limits={"ttft_ms": 500.0},
+        slow_days=slow_days,
+        in_flight=float("nan"),
+        schedule=(),
+        best=None,
+        options=(outcome(days=4, kept=0.75),),
+        events=(),
+    )
+    answer = Autoscaling(models=(model,), probability=0.9, start_s=(50.0, 210.0), days=4, notes=())
+    assert said in sentence(answer)
+    kept = next(column for column in document(answer).sections[0].table.columns if column.name == "kept")
+    assert list(kept.cells) == ["3 of 4"]

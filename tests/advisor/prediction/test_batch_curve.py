@@ -117,3 +117,10 @@ def test_a_frame_has_a_row_a_batch():
     frame = curve.to_frame()
     assert list(frame["batch"]) == [1, 8]
     assert {"tpot_ms", "tpot_ms_low", "tpot_ms_high", "weights_gib", "memory_ms"} <= set(frame.columns)
+
+
+def test_no_first_token_of_a_curve_comes_later_than_the_last():
+    found = advisor.curve("deepseek-v3", "8xH200", dp=8, ep=8, input_len=1024, output_len=64)
+    for name in ("ttft_ms", "prefill_ms"):
+        first, fits = found.high[name], ~np.isnan(found.metrics[name])
+        assert (first[fits] <= np.maximum(found.high["e2e_ms"], found.metrics[name])[fits]).all()

@@ -252,3 +252,21 @@ def test_a_measured_capacity_is_inside_its_own_interval():
     low, high = answer.kv_capacity_ends
     assert low <= answer.kv_capacity_tokens <= high
     assert answer.max_concurrency == pytest.approx(answer.kv_capacity_tokens / 1152, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"model": "deepseek-v3", "gpus": "8xH200", "dp": 8, "ep": 8, "batch": 256},
+        {"model": "llama-70b", "gpus": "8xL4", "tp": 8, "batch": 64},
+        {"model": "llama-3.1-8b", "gpus": "1xH100", "batch": 512, "output_len": 2},
+    ],
+)
+def test_no_first_token_comes_later_than_the_last(asked):
+    found = estimate(**{"input_len": 1024, "output_len": 256} | asked)
+    for level in (0.5, 0.9, 0.98):
+        last = found.interval("e2e_ms", level)[1]
+        for name in ("ttft_ms", "prefill_ms"):
+            low, high = found.interval(name, level)
+            assert low <= getattr(found, name) <= high
+            assert high <= max(last, getattr(found, name))
