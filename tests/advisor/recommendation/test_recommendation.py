@@ -65,6 +65,7 @@ class Asked:
         model, gpu = find_model(self.model).value, self.cluster.gpu
         parameters = Evidence.of(None, engine="vllm", gpu=gpu).marginal("vllm", gpu).parameters
         columns = {
+            "engine": "vllm",
             "tp": np.full(len(batch), tp),
             "pp": pp,
             "dp": dp,
