@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 
 from catalog.errors import InputError
-from catalog.features import IF_STATED, Drafting
+from catalog.features import IF_STATED, Adapters, Drafting
 from catalog.image_encoder import ImageEncoder, PromptImages  # noqa: TC001  read where files are checked
 from catalog.parts import Experts, Stack
 from catalog.wording import parallelism
@@ -309,6 +309,7 @@ class Deployment:
     """Tiers below the GPUs' KV cache, such as "cpu=200GB+disk=2TB" (``catalog.kv_offload``); plain answers leave it out where there is none."""
     drafting: Drafting | None = field(default=None, metadata=IF_STATED)
     """Speculative decoding, where it is on."""
+    adapters: Adapters | None = field(default=None, metadata=IF_STATED)
 
     @property
     def num_gpus(self) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from advisor.perf_model.drafting import DraftSteps, cache_left
 from advisor.prediction.speculation import ENDS, SpeculationQuestion, mean_tokens, speculate
+from advisor.recommendation.certainty import point_of
 from advisor.recommendation.preference import by_worse_end
 from catalog.errors import InputError, Note
 from catalog.speculation import acceptance_of, tokens_per_step
@@ -167,7 +168,7 @@ def with_drafts(
     note = Note(f"drafts that competed, each with its best deployment, output tok/s of a GPU: {rates}")
     if chosen is plain and plain.best is not None:
         best = plain.best
-        evaluated = search.evaluate(search.point(best, best.batch), {})
+        evaluated = search.evaluate(point_of(best, best.batch), {})
         said = speculate(
             evaluated.cost_model,
             best.deployment,

@@ -16,7 +16,7 @@ from advisor.prediction.engine_start import safe_context
 from advisor.prediction.estimation import measured_run, with_measurement
 from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.prediction.prediction import Prediction
-from advisor.recommendation.certainty import HOLDS, ConfidenceFactors, surely_held
+from advisor.recommendation.certainty import HOLDS, ConfidenceFactors, point_of, surely_held
 from catalog.engines import find_engine, resolve, valid_tp
 from catalog.errors import InputError, Note
 from catalog.schema import Cluster, Deployment, Model, Slo, Workload
@@ -313,14 +313,7 @@ class DeploymentSearch:
 
     def scores_at(self, estimate: Estimate, batch: int) -> Scores:
         """Score the deployment of an estimate with another batch."""
-        return self.scores(self.point(estimate, batch), {})
-
-    @staticmethod
-    def point(estimate: Estimate, batch: int) -> dict[str, Any]:
-        """Return the columns of an estimate's deployment with a batch."""
-        names = ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "max_num_batched_tokens")
-        columns = {name: np.array([getattr(estimate.deployment, name)]) for name in names}
-        return columns | {"max_num_seqs": np.array([batch])}
+        return self.scores(point_of(estimate, batch), {})
 
     def run(
         self, *, trials: int | None = None, storage: str | None = None, study_name: str | None = None

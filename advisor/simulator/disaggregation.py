@@ -140,7 +140,7 @@ def _outputs(traffic: Arrivals, several: NDArray[np.intp]) -> Arrivals:
 
 def gap_histogram(gaps_ms: Array) -> NDArray[np.int64]:
     """Count the gaps in the bins that the scheduler's loop counts its own in."""
-    from advisor.simulator.scheduler_loop import GAP_BINS, GAPS_PER_E, LEAST_GAP_S  # brings numba
+    from advisor.simulator.loop_totals import GAP_BINS, GAPS_PER_E, LEAST_GAP_S  # brings numba
 
     place = np.log(np.maximum(1e-3 * gaps_ms, LEAST_GAP_S) / LEAST_GAP_S) * GAPS_PER_E
     return np.bincount(np.clip(place, 0, GAP_BINS - 1).astype(np.int64), minlength=GAP_BINS).astype(np.int64)

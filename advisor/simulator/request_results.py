@@ -77,16 +77,18 @@ class RequestResults:
     classes: ClassLabels | None = None
     """What classes they are of; None: they are all alike."""
     gaps: NDArray[np.int64]
-    """Histogram of the gaps between tokens of all requests, see ``advisor.simulator.scheduler_loop``."""
+    """Histogram of the gaps between tokens of all requests, see ``advisor.simulator.loop_totals``."""
     bins: Array
     """Sums over parts of the time that requests come, and in the last row over what is left after, shape (BINS + 1, ...);
-    see ``advisor.simulator.scheduler_loop.BIN_COLUMNS``."""
+    see ``advisor.simulator.loop_totals.BIN_COLUMNS``."""
     bin_s: float
+    adapter_loads: tuple[int, ...] = ()
+    """Requests so far whose LoRA adapter had a slot, was loaded from CPU memory, and from disk; none without adapters."""
     steps: int
     end_s: float
     most_blocks: int
     log: Array
-    """The first steps, columns ``advisor.simulator.scheduler_loop.STEP_COLUMNS``."""
+    """The first steps, columns ``advisor.simulator.loop_totals.STEP_COLUMNS``."""
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -207,7 +209,7 @@ def quantiles(counts: NDArray[np.int64], shares: Array) -> Array:
 
 def gap_ms(place: Array | NDArray[np.int64]) -> Array:
     """Return the middle of a bin of gaps between tokens."""
-    from advisor.simulator.scheduler_loop import GAPS_PER_E, LEAST_GAP_S  # brings numba
+    from advisor.simulator.loop_totals import GAPS_PER_E, LEAST_GAP_S  # brings numba
 
     return np.asarray(1e3 * LEAST_GAP_S * np.exp((place + 0.5) / GAPS_PER_E))
 

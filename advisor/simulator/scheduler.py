@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from advisor.simulator.adapter_slots import AdapterSlots
+    from advisor.simulator.adapter_terms import AdapterTerms
     from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.block_cache import BlockCache
     from advisor.simulator.cache_tiers import CacheTier
@@ -74,6 +76,8 @@ class Scheduler:
     """Replicas at a time that share their experts and go in step (``advisor.simulator.lockstep``); 1: none know of each other."""
     cached_prompts: bool = False
     """Requests come with the KV cache of all their prompt but its last token, computed elsewhere."""
+    adapters: AdapterTerms | None = None
+    """LoRA adapters that requests are of."""
     draft_slots: int = 0
     """Tokens beyond its own for which a sequence holds blocks, where it is drafted for."""
 
@@ -128,7 +132,7 @@ def serve_pieces(
     totals = _Totals.empty(duration_s, steps_logged)
     state = _begun(scheduler, settings, drafts=times.drafts is not None)
     arrival, inputs, outputs = np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)  # of those in the state
-    delays_s = _delays_s(scheduler)
+    delays_s, loras = _delays_s(scheduler), _adapters(scheduler)
     gone = 0
     for piece, more in _with_more(pieces):
         shared = _Shared.of(piece, scheduler)
@@ -142,7 +146,9 @@ def serve_pieces(
         cached = _cached(scheduler, inputs)
         timed = piece.settling or (piece.concurrency is not None and not piece.counted_out)
         horizon_s = piece.duration_s if timed else np.inf
-        loop(*requests, cached, more, horizon_s, ALL, *settings, *times.arrays, delays_s, *totals, state, *shared)
+        loop(
+            *requests, cached, more, horizon_s, ALL, *settings, *times.arrays, delays_s, *totals, state, *shared, loras
+        )
         let_in = int(state.counts[ARRIVED])
         served = _served(shared, state, arrival, outputs)
         gone = len(served)
@@ -163,6 +169,7 @@ def serve_pieces(
             loaded=shared.tiers.loaded_by(served),
             counted=_counted(arrival[served], state.last_s[served], piece),
             classes=None if piece.classes is None else piece.classes.of(served),
+            adapter_loads=() if loras is None else tuple(loras.loads.tolist()),
             steps=int(state.counts[STEPS]),
             end_s=float(state.end_s[0]),
             most_blocks=int(state.counts[MOST]),
@@ -247,13 +254,13 @@ class _Totals(NamedTuple):
     @classmethod
     def empty(cls, duration_s: float, steps_logged: int = 0) -> _Totals:
         """Return them before anything was served."""
-        from advisor.simulator import scheduler_loop as kernel  # brings numba
+        from advisor.simulator import loop_totals  # brings numba
 
         return cls(
-            gaps=np.zeros(kernel.GAP_BINS, np.int64),
-            bins=np.zeros((BINS + 1, len(kernel.BIN_COLUMNS))),
+            gaps=np.zeros(loop_totals.GAP_BINS, np.int64),
+            bins=np.zeros((BINS + 1, len(loop_totals.BIN_COLUMNS))),
             bin_s=duration_s / BINS,
-            log=np.zeros((steps_logged, len(kernel.STEP_COLUMNS))),
+            log=np.zeros((steps_logged, len(loop_totals.STEP_COLUMNS))),
         )
 
 
@@ -277,6 +284,15 @@ def _begun(scheduler: Scheduler, settings: _Settings, *, drafts: bool) -> State:
         ranks=scheduler.ranks,
         drafts=drafts,
     )
+
+
+def _adapters(scheduler: Scheduler) -> AdapterSlots | None:
+    """Return slots with no adapter in them; None without adapters."""
+    if scheduler.adapters is None:
+        return None
+    from advisor.simulator.adapter_slots import AdapterSlots  # brings numba
+
+    return AdapterSlots.of(scheduler.adapters, scheduler.replicas)
 
 
 def _delays_s(scheduler: Scheduler) -> Array:
@@ -380,6 +396,19 @@ def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler) -
     first, last = wanted // 4, 3 * wanted // 4
     cached, shared = _cached(scheduler, queue.input_len), _Shared.of(queue, scheduler)
     delays_s = _delays_s(scheduler)
-    loop(*requests, cached, False, np.inf, last + 1, *settings, *times.arrays, delays_s, *totals, state, *shared)
+    loop(
+        *requests,
+        cached,
+        False,
+        np.inf,
+        last + 1,
+        *settings,
+        *times.arrays,
+        delays_s,
+        *totals,
+        state,
+        *shared,
+        _adapters(scheduler),
+    )
     ends = np.sort(1e3 * state.last_s[state.shown == queue.output_len])
     return float((last - first) / (ends[last] - ends[first]) * 1e3)

@@ -22,33 +22,22 @@ scheduled ahead begins where the accepted ones end; vLLM's worker puts that righ
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
+from advisor.simulator.adapter_slots import adapters_s, admit, brought_forward, leave
 from advisor.simulator.block_cache import BLOCK, hit_blocks, release, sit, store, take
 from advisor.simulator.compilation import compiled
 from advisor.simulator.draft_acceptance import drafts_ms, take_back, verify
 from advisor.simulator.follow_ups import answered, came, coming_next
 from advisor.simulator.lockstep import join, note
 from advisor.simulator.loop_state import ARRIVED, COMPLETED, GONE, KNOWN, MOST, PREEMPTIONS, STEPS, TOKENS, TURN
+from advisor.simulator.loop_totals import gap_bin, tally
 from advisor.simulator.routing import route
-from advisor.simulator.step_duration import causal, step_ms
+from advisor.simulator.step_duration import seen_within, step_ms
 from advisor.simulator.tier_cache import found, held_up, load, next_ready, offload
 from advisor.simulator.waiting_queue import dequeue, enqueue, level_of, removed, requeue, taken_back, victim
-
-LEAST_GAP_S = 1e-5
-"""Lower end of the histogram of gaps between tokens."""
-GAPS_PER_E = 200.0
-"""Bins of the histogram for each factor e: half a per cent each."""
-GAP_BINS = 4000
-
-STEP_COLUMNS = (
-    *("replica", "scheduled_s", "begin_s", "end_s", "prefill_tokens"),
-    *("decodes", "sequences", "running", "waiting", "blocks"),
-)
-BIN_COLUMNS = ("busy_s", "running_s", "waiting_s", "blocks_s", "tokens", "preemptions")
 
 
 @compiled
@@ -89,6 +78,7 @@ def serve(
     session: Any,
     homes: Any,
     levels: Any,
+    loras: Any,
 ) -> None:
     """Serve n requests, or go on with it; changes all but what says what they are and how long steps take.
 
@@ -120,9 +110,9 @@ def serve(
         drafts: ``advisor.simulator.draft_table.Drafts``; None where nothing drafts, for which numba compiles a loop without.
         delays_s: from arrival to the scheduler, and from the end of a step to the client.
         gaps: histogram of gaps between tokens.
-        bins: by time, see ``BIN_COLUMNS``; the last row takes what comes after the others.
+        bins: by time, see ``advisor.simulator.loop_totals.BIN_COLUMNS``; the last row takes what comes after the others.
         bin_s: width of a bin.
-        log: the first steps, see ``STEP_COLUMNS``.
+        log: the first steps, see ``advisor.simulator.loop_totals.STEP_COLUMNS``.
         state: where the loop stands; ``State.fresh`` to begin with.
         cache: ``advisor.simulator.block_cache.BlockCache``; of no replica without prefix caches.
         tiers: ``advisor.simulator.tier_cache.TierCache``; of no tier where blocks are on the GPUs alone.
@@ -130,6 +120,7 @@ def serve(
         session: of each request, none where they have none,
         homes: and the replica of each, see ``advisor.simulator.routing.route``.
         levels: of priority, 0 first, of each request; none where they are served as they come.
+        loras: ``advisor.simulator.adapter_slots.AdapterSlots``; None without adapters, for which numba compiles a loop without.
 
     """
     n, stages = len(inputs), len(shares)
@@ -203,9 +194,7 @@ def serve(
                     gap = out - last_s[q]
                     if gap != last_gap:
                         last_gap = gap
-                        last_bin = int(
-                            min(max(math.log(max(gap, LEAST_GAP_S) / LEAST_GAP_S) * GAPS_PER_E, 0.0), GAP_BINS - 1.0)
-                        )
+                        last_bin = gap_bin(gap)
                     gaps[last_bin] += 1
                     longest_s[q] = max(longest_s[q], gap)
                 last_s[q] = out
@@ -233,6 +222,8 @@ def serve(
                         kept += 1
                     else:
                         runs[q] = False
+                        if loras is not None:
+                            leave(loras, r, gone + q)
                 count[r] = kept
             oldest[r] = (slot + 1) % depth
             flying[r] -= 1
@@ -241,7 +232,7 @@ def serve(
         while flying[r] < depth:
             left = budget
             prefill = decodes = sequences = emitting = 0
-            context = pairs = windowed = 0.0
+            context = pairs = windowed = loads_s = 0.0
             slot = (oldest[r] + flying[r]) % depth
             any_preempted = False
             alone = False
@@ -297,13 +288,13 @@ def serve(
                         else:
                             prefill -= back
                             pairs -= back * float(computed[late] - back) + back * (back + 1.0) / 2.0
-                            windowed -= causal(float(computed[late]), window) - causal(
-                                float(computed[late] - back), window
-                            )
+                            windowed -= seen_within(computed[late] - back, back, window)
                     removed(running[r], count[r], at_place)
                     removed(granted, count[r], at_place)
                     removed(guessed, count[r], at_place)
                     runs[late] = False
+                    if loras is not None:
+                        leave(loras, r, gone + late)
                     free[r] += release(cache, r, late, held[late]) if caching else held[late]
                     held[late] = 0
                     computed[late] = 0
@@ -339,7 +330,7 @@ def serve(
                 else:
                     prefill += new
                     pairs += new * float(start) + new * (new + 1.0) / 2.0
-                    windowed += causal(float(start + new), window) - causal(float(start), window)
+                    windowed += seen_within(start, new, window)
                 if done:
                     if drafts is not None:
                         emitted[r, slot, sequences] = verify(drafts, gone, q, drafted, outputs[q], made, computed)
@@ -351,6 +342,9 @@ def serve(
                 i += 1
             while (mixes or alone) and not any_preempted and not waits and left > 0 and seen[r] > 0 and count[r] < cap:
                 level = level_of(head, r)
+                if loras is not None:  # noqa: SIM102  numba drops what this alone decides
+                    if not brought_forward(loras, head, tail, link, r, level, gone, seen[r]):
+                        break
                 q = head[r, level]
                 whole = inputs[q] + (made[q] if ahead else shown[q])
                 begin = cached[q] if made[q] == 0 else 0
@@ -387,8 +381,10 @@ def serve(
                 else:
                     prefill += new
                     pairs += new * float(begin) + new * (new + 1.0) / 2.0
-                    windowed += causal(float(begin + new), window) - causal(float(begin), window)
+                    windowed += seen_within(begin, new, window)
                 dequeue(head, tail, link, r, level)
+                if loras is not None:
+                    loads_s += admit(loras, r, gone + q)
                 waiting[r] -= 1
                 seen[r] -= 1
                 waiting_tokens[r] -= inputs[q]
@@ -411,6 +407,8 @@ def serve(
             took = 1e-3 * step_ms(*tables, budget - left, sequences, decodes, context, pairs, windowed, prefill > 0)
             if drafts is not None:
                 took += 1e-3 * drafts_ms(drafts, budget - left, decodes, sequences)
+            if loras is not None:
+                took += loads_s + adapters_s(loras, r, budget - left)
             begin_s = max(now, stage_free[r, 0], turn_free[r])
             turn_free[r] = begin_s + 1e-3 * constants.turn_ms
             at = begin_s
@@ -419,8 +417,7 @@ def serve(
                 stage_free[r, stage] = at
             ends[r, slot] = at
             if together:
-                captured = constants.captured_tokens
-                begin_s = join(state, r, slot, now, took, budget - left, by_group, captured)
+                begin_s = join(state, r, slot, now, took, budget - left, by_group, constants.captured_tokens)
                 state.lockstep.row[r, slot] = steps
                 at = ends[r, slot]
                 took = at - begin_s
@@ -433,11 +430,7 @@ def serve(
                 row[5], row[6], row[7], row[8], row[9] = decodes, sequences, count[r], waiting[r], used
             b = min(int(begin_s / bin_s), len(bins) - 1)
             busy = took * shares[0]
-            bins[b, 0] += busy
-            bins[b, 1] += busy * count[r]
-            bins[b, 2] += busy * waiting[r]
-            bins[b, 3] += busy * used
-            bins[b, 4] += sequences + emitting
+            tally(bins[b], busy, count[r], waiting[r], used, sequences + emitting)
             steps += 1
             flying[r] += 1
         wake[r] = ends[r, oldest[r]] if flying[r] > 0 else np.inf

@@ -12,6 +12,7 @@ from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.drafting import DraftSteps
 from advisor.perf_model.parameters import IDEAL
 from advisor.prediction.engine_start import context_note, safe_context
+from advisor.simulator.adapter_terms import AdapterTerms
 from advisor.simulator.arrivals import MOST_REQUESTS
 from advisor.simulator.cache_tiers import UNUSED, tier_notes, tiers_of
 from advisor.simulator.conversations import cache_warnings
@@ -247,6 +248,14 @@ def scheduler_of(
     chosen = (knobs or SchedulerKnobs()).chosen(cost_model.timing)
     check_policy_of(scheduling_policy, deployment.engine, chosen)
     tokens = float(room.kv_capacity_tokens[0]) * (1.0 if speculator is None else speculator.cache_left)
+    adapters = _adapters(cost_model, deployment)
+    if adapters is not None:
+        tokens *= max(1.0 - adapters.gib / float(room.kv_gib[0]), 0.0)
+        if tokens <= BLOCK:
+            raise NoRoomError(
+                f"{cost_model.model.name} does not fit with slots for adapters of {adapters.gib:.3g} GiB: no KV cache is left; state "
+                "fewer with max_loras, or use more GPUs"
+            )
     if speculator is not None and tokens <= BLOCK + speculator.slots:
         raise NoRoomError(
             f"{cost_model.model.name} does not fit with what drafts for it ({speculator.drafting}): no KV cache is left; leave it out, "
@@ -261,6 +270,7 @@ def scheduler_of(
         stages=deployment.pp,
         ranks=deployment.ranks if go_in_step(cost_model) else 1,
         kv_blocks=max(int(tokens) // BLOCK, 1),
+        adapters=adapters,
         draft_slots=0 if speculator is None else speculator.slots,
         window=cost_model.model.sliding_window,
         router=router,
@@ -273,6 +283,22 @@ def scheduler_of(
         reserves_outputs=cost_model.timing.reserves_outputs,
         **chosen,
     )
+
+
+def _adapters(cost_model: CostModel, deployment: Deployment) -> AdapterTerms | None:
+    """Return what adapters take; None without them.
+
+    Raises:
+        InputError: the engine's slots are not simulated.
+
+    """
+    if deployment.adapters is None:
+        return None
+    if deployment.engine != "vllm":
+        raise InputError(
+            f"adapters are simulated as vllm keeps them, not {deployment.engine}; use vllm or leave them out"
+        )
+    return AdapterTerms.of(deployment.adapters, cost_model, deployment)
 
 
 def _speculator(

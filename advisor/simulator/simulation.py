@@ -125,6 +125,9 @@ class Simulation(Presented):
     notes: tuple[Note, ...]
     sigmas: Mapping[str, Mapping[str, Spread]] = field(repr=False)
     """Standard deviations of ``metrics``, under "rates" of the rates and under "shares" of ``good``."""
+    adapter_hits: Mapping[str, float] | None = field(default=None, metadata=IF_STATED)
+    """Where requests are of LoRA adapters: shares of the requests whose adapter had a slot (``slot``), was loaded from CPU memory
+    (``cpu``) or disk (``disk``), and the milliseconds that loading from each takes (``cpu_ms``, ``disk_ms``)."""
     speculation: TrafficSpeculation | None = field(default=None, metadata=IF_STATED)
     """What speculative decoding does to this traffic, where it was asked about."""
     scale: IntervalScale | None = field(repr=False)

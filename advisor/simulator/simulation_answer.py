@@ -37,6 +37,7 @@ def simulation_of(
 ) -> Simulation:
     """Return what became of the traffic as an answer; ``decode`` is the engine itself, or its pool that decodes."""
     served, scheduler = outcome.served, decode.scheduler
+    loads = served.adapter_loads if isinstance(served, RequestResults) else ()
     kinds = class_outcomes(outcome.classes, outcome.counted_s(traffic), scale)
     below = served.tier_hit_rates if isinstance(served, RequestResults) else ()
     drawn = None if traffic.concurrency else len(served) / traffic.duration_s
@@ -75,4 +76,5 @@ def simulation_of(
         sigmas=outcome.sigmas,
         scale=scale,
         speculation=speculation,
+        adapter_hits=scheduler.adapters.hits(loads) if scheduler.adapters is not None and loads else None,
     )

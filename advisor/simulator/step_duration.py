@@ -59,3 +59,9 @@ def causal(length: float, window: float) -> float:
     if length <= window:
         return length * (length + 1.0) / 2.0
     return window * (window + 1.0) / 2.0 + (length - window) * window
+
+
+@compiled
+def seen_within(start: int, new: int, window: float) -> float:
+    """Count query-key pairs of ``new`` tokens behind ``start`` others, each seeing at most ``window`` keys."""
+    return causal(float(start + new), window) - causal(float(start), window)

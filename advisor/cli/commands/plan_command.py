@@ -5,7 +5,7 @@ from __future__ import annotations
 from advisor.cli.options.electricity import Electricity, co2_body, co2_lines
 from advisor.cli.options.evidence import PlannedEvidence
 from advisor.cli.options.hardware import PlannedHardware
-from advisor.cli.options.layout import RoutedEngine, Speculative
+from advisor.cli.options.layout import Adapted, RoutedEngine, Speculative
 from advisor.cli.options.output import ReportedOutput
 from advisor.cli.options.search import PlannedSearch
 from advisor.cli.options.slo import PlannedLimits
@@ -24,6 +24,7 @@ def plan(
     search: PlannedSearch,
     engine: RoutedEngine,
     speculation: Speculative,
+    adapters: Adapted,
     evidence: PlannedEvidence,
     electricity: Electricity,
     output: ReportedOutput,
@@ -58,7 +59,7 @@ def plan(
             disaggregate=search.disaggregate,
             kv_link_gbps=search.kv_link,
             worth=search.worth,
-            deployment=Deployment(**engine.knobs()),
+            deployment=adapters.adapted(Deployment(**engine.knobs())),
             router=engine.router,  # type: ignore[arg-type]  # the option has checked it
             scheduling_policy=engine.scheduling_policy,  # type: ignore[arg-type]  # likewise
             price=read_prices(evidence.price),

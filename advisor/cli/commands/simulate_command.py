@@ -11,7 +11,7 @@ import typer
 from advisor.cli.options.electricity import Electricity, co2_body, co2_lines
 from advisor.cli.options.evidence import SimulatedEvidence
 from advisor.cli.options.hardware import Hardware
-from advisor.cli.options.layout import SimulatedLayout, Speculative
+from advisor.cli.options.layout import Adapted, SimulatedLayout, Speculative
 from advisor.cli.options.output import SimulationOutput
 from advisor.cli.options.slo import TrafficLimits
 from advisor.cli.options.workload import SimulatedTraffic
@@ -27,6 +27,7 @@ def simulate(
     limits: TrafficLimits,
     layout: SimulatedLayout,
     speculation: Speculative,
+    adapters: Adapted,
     evidence: SimulatedEvidence,
     electricity: Electricity,
     output: SimulationOutput,
@@ -50,7 +51,7 @@ def simulate(
     from advisor.render.answers.simulation import document, simulation_row
     from advisor.simulator.simulation import simulate  # brings numpy
 
-    base, grid = layout.deployment(), electricity.grid()
+    base, grid = adapters.adapted(layout.deployment()), electricity.grid()
     first = Serving(
         prefill_replicas=layout.prefill_replicas,
         prefill_tp=layout.prefill_tp,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from advisor.cli.groups import flag, group
 from advisor.cli.options.values import checked_policy, checked_router, engine_names
+from catalog.features import Adapters
 from catalog.quantities import COUNT, SHARE
 from catalog.schema import Deployment
 
@@ -173,6 +175,35 @@ class FixedLayout(Offloaded, EngineOptions, Degrees):
     def deployment(self) -> Deployment:
         """Return them as a ``Deployment``."""
         return Deployment(**self.knobs())
+
+
+@group("Adapters")
+class Adapted:
+    """LoRA adapters that requests are of."""
+
+    lora_adapters: Annotated[int | None, flag("--lora-adapters", metavar="N")] = None
+    """Different LoRA adapters that requests are of, drawn by their popularity.  [default: none]"""
+    lora_rank: Annotated[int, flag("--max-lora-rank", "--lora-rank", metavar="N")] = 16
+    """Rank of the adapters."""
+    max_loras: Annotated[int, flag("--max-loras", metavar="N")] = 1
+    """Slots for adapters on the GPUs: those that may be in one batch."""
+    max_cpu_loras: Annotated[int | None, flag("--max-cpu-loras", metavar="N")] = None
+    """Adapters that stay in CPU memory; others are loaded from disk.  [default: --max-loras]"""
+    lora_skew: Annotated[float, flag("--lora-skew", metavar="EXPONENT")] = 1.0
+    """Exponent of Zipf's law of how often each adapter is asked for; 0: equally often."""
+
+    def adapted(self, deployment: Deployment) -> Deployment:
+        """Return a deployment with the adapters that are stated."""
+        if self.lora_adapters is None:
+            return deployment
+        adapters = Adapters(
+            number=self.lora_adapters,
+            rank=self.lora_rank,
+            max_loras=self.max_loras,
+            max_cpu_loras=self.max_cpu_loras,
+            skew=self.lora_skew,
+        )
+        return replace(deployment, adapters=adapters)
 
 
 @group("Speculation")

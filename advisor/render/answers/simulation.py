@@ -10,7 +10,7 @@ from advisor.prediction.deployment_estimate import ENERGY
 from advisor.prediction.inputs import CONFIDENCE
 from advisor.prediction.option_words import engine_words
 from advisor.render.answers.classes import class_columns
-from advisor.render.answers.speculation import speculation_lines
+from advisor.render.answers.speculation import adapter_lines, speculation_lines
 from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.traffic import latencies, timeline
 from advisor.render.figures.vega import printed
@@ -263,6 +263,8 @@ def _lines(answer: Simulation) -> Lines:
     ]
     kv = f"at most {share(answer.kv_peak)} of {answer.kv_capacity_tokens} tokens a replica; {answer.preemptions} preemptions"
     lines += [("in time", curves), ("KV", [kv])]
+    if answer.adapter_hits is not None:
+        lines.append(("LoRA", adapter_lines(answer.deployment.adapters, answer.adapter_hits)))
     if answer.speculation is not None:
         lines.append(("draft", speculation_lines(answer.speculation)))
     if answer.hit_rate is not None:

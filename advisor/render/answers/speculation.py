@@ -1,4 +1,4 @@
-"""What speculation does to decoding and to traffic, as lines of an answer."""
+"""What speculation and LoRA adapters do to decoding and to traffic, as lines of an answer."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from advisor.render.vocabulary import TPOT, fleet_name
 from catalog.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from advisor.capacity.capacity_plan import CapacityPlan
     from advisor.capacity.fleet_options import FleetOption
     from advisor.prediction.speculation import Speculation
     from advisor.simulator.traffic_speculation import TrafficSpeculation
+    from catalog.features import Adapters
 
 
 def decode_speculation_lines(answer: Speculation) -> Sequence[str]:
@@ -62,6 +63,20 @@ def speculation_lines(answer: TrafficSpeculation) -> Sequence[str]:
         upto = f"up to {short(answer.pays_to_s)} requests/s{bound}" if answer.pays_to_s > 0 else "at no rate"
         lines.append(f"gains {upto}: above, {TPOT} is shorter without" if not bound else f"gains {upto}")
     return lines
+
+
+def adapter_lines(adapters: Adapters | None, hits: Mapping[str, float]) -> Sequence[str]:
+    """Say how often an adapter had a slot, and what loading it takes otherwise."""
+    slots = (
+        ""
+        if adapters is None
+        else f"{adapters.number} adapters of rank {adapters.rank}, {counted(adapters.max_loras, 'slot')}: "
+    )
+    loads = (
+        f"{hits['cpu']:.1%} loaded it from CPU memory in {duration(hits['cpu_ms'])}, {hits['disk']:.1%} from disk in "
+        f"{duration(hits['disk_ms'])}; no run with adapters was fitted"
+    )
+    return [f"{slots}{hits['slot']:.1%} of the requests found theirs in a slot", loads]
 
 
 def drafts_of(option: FleetOption) -> str:

@@ -85,8 +85,9 @@ def _check_start(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine)
             f"graphs is {deployment.graphs} with compiled {deployment.compiled}; commands are written with both on or "
             f"both off: leave graphs out"
         )
-    if deployment.drafting is not None and engine.name != "vllm":
-        raise InputError(f"commands with speculation are written for vllm, not {engine.name}; leave it out")
+    for feature, what in ((deployment.drafting, "speculation"), (deployment.adapters, "LoRA adapters")):
+        if feature is not None and engine.name != "vllm":
+            raise InputError(f"commands with {what} are written for vllm, not {engine.name}; leave that out")
     weights = deployment.dtype
     if weights not in PLAIN and not model.quantization and weights not in engine.online:
         raise InputError(

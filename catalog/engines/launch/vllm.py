@@ -96,6 +96,7 @@ def options(deployment: Deployment, model: Model, gpu: Gpu) -> tuple[str, ...]:
         argv += ["--cpu-offload-gb", f"{offloaded_gib(deployment, model):.2f}"]
     argv += kv_offload_words(deployment)
     argv += speculation_words(deployment)
+    argv += adapter_words(deployment)
     if not deployment.compiled:
         argv += ["--enforce-eager"]
     if deployment.sequence_parallel:
@@ -136,6 +137,16 @@ def kv_offload_words(deployment: Deployment) -> list[str]:
         },
     }
     return ["--kv-transfer-config", json.dumps(connector)]
+
+
+def adapter_words(deployment: Deployment) -> list[str]:
+    """Return the options of LoRA adapters (config/lora.py ``LoRAConfig``)."""
+    adapters = deployment.adapters
+    if adapters is None:
+        return []
+    held = str(adapters.max_cpu_loras or adapters.max_loras)
+    words = ["--enable-lora", "--max-loras", str(adapters.max_loras), "--max-cpu-loras", held]
+    return [*words, "--max-lora-rank", str(adapters.rank)]
 
 
 def speculation_words(deployment: Deployment) -> list[str]:
