@@ -353,8 +353,7 @@ def quantiles_of(
         return np.quantile([abs(error.residual) / sigma_of(error, noises) for error in chosen], rank)
 
     quantiles = of(own if weight else errors)
-    by_engine = Counter(error.engine for error in errors)
-    known = [name for name, runs in by_engine.items() if runs >= LEAST_RUNS]
+    known = [name for name, runs in Counter(error.engine for error in errors).items() if runs >= LEAST_RUNS]
     if engine != ANY and weight < 1.0 and known:
         witnesses = [[error for error in errors if error.engine == name] for name in known]
         sibling = [error for error in beside if error.engine == engine]
