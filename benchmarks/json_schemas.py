@@ -102,11 +102,12 @@ DOCUMENTS: Mapping[str, Described] = {
     "simulation/1": Described(
         what="advisor simulate: what requests meet",
         answer="advisor.simulator.simulation:Simulation",
-        without=("served", "sigmas", "scale"),
-        optional=("co2",),
+        without=("served", "sigmas", "scale", "prefill_cluster"),
+        optional=("co2", "prefill_gpus"),
         fields={
             **NAMES,
             "co2": CO2,
+            "prefill_gpus": TEXT,
             "requests": WHOLE,
             "gpus_used": WHOLE,
             "interval_level": {"type": "number"},

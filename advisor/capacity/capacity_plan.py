@@ -163,6 +163,7 @@ def plan(
     top: int = 2,
     disaggregate: bool = False,
     kv_link_gbps: float | None = None,
+    search_budgets: bool = False,
     worth: bool = False,
     trace: str | Path | TraceFile | Arrivals | None = None,
     progress: Watch | None = None,
@@ -210,6 +211,8 @@ def plan(
         top: layouts to show of every kind of GPU.
         disaggregate: also try fleets with a pool for prompts (see ``advisor.simulator.disaggregation``), of layouts and kinds of GPUs
             of their own (see ``advisor.capacity.pool_pairs``), and show the best.
+        search_budgets: where a limit, and not saturation, decides how many replicas there are, also try smaller token budgets of a step
+            (see ``advisor.capacity.budget_variants``); those of the engine or of ``deployment`` otherwise.
         kv_link_gbps: GB/s of a GPU over the link between the pools; None: NVLink within a node, else the network.
         worth: also say what measuring one of the best layouts is worth in dollars a month.
         trace: a file of requests (see ``advisor.simulator.trace_files.read_trace``) or ``Arrivals``, whose lengths and
@@ -291,7 +294,7 @@ def plan(
     short = Shortfall(
         question=question, prices=prices, headroom=headroom, at_rate=at_rate, layouts_of=layouts_of, base=base
     )
-    choice = FleetChoice.of(layouts, short, top, progress)
+    choice = FleetChoice.of(layouts, short, top, progress, search_budgets=search_budgets)
     notes = [*stated.notes, *resolved.notes, *(offered.notes if offered else requests.notes), *layouts.notes]
     if requests.sharing is None:
         notes += [UNUSED] if base.kv_offload else []

@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from advisor.capacity.budget_variants import with_better_budgets
 from advisor.capacity.fleet_options import CHANGES, RATES, Reach, best_of
 from advisor.progress import Course
 
@@ -34,11 +35,18 @@ class FleetChoice:
     relaxations: tuple[Relaxation, ...] = ()
 
     @classmethod
-    def of(cls, layouts: Layouts, short: Shortfall, top: int, progress: Watch | None) -> FleetChoice:
+    def of(
+        cls, layouts: Layouts, short: Shortfall, top: int, progress: Watch | None, *, search_budgets: bool
+    ) -> FleetChoice:
         """Rank the layouts, the best ``top`` of every kind of GPU; ``short``: what is asked of them, and how to ask it again."""
         question, prices = short.question, short.prices
         course = Course(watch=progress, steps=len(layouts.fleets) + 2 * RATES + len(CHANGES))
-        groups = [best_of(group, question, prices, shown, course) for group, shown in layouts.groups(top)]
+        groups = []
+        for group, shown in layouts.groups(top):
+            ranking = best_of(group, question, prices, shown, course)
+            if search_budgets:
+                ranking = with_better_budgets(ranking, group, question, prices, shown)
+            groups.append(ranking)
         rankings = sorted(itertools.chain.from_iterable(groups), key=lambda ranking: ranking[0])
         ranked = [(fleet, replicas) for _, fleet, replicas in rankings]
         if ranked:

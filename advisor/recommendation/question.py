@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from advisor.prediction.inputs import check_confidence
 from advisor.recommendation.problem import OBJECTIVES
 from advisor.recommendation.screening import ANY_FORMAT
+from advisor.recommendation.token_budgets import BUDGETS
 from catalog.errors import InputError
 from catalog.schema import require_positive
 
@@ -43,6 +45,14 @@ def check_question(workload: Workload, slo: Slo, objective: str) -> None:
         )
 
 
+def check_numbers(top: int, confidence: float, max_batch: int | None) -> None:
+    """Raise ``InputError`` for numbers that cannot be."""
+    require_positive("top", top, most=10_000)
+    check_confidence(confidence)
+    if max_batch is not None:
+        require_positive("max_batch", max_batch, most=65536)
+
+
 def formats(named: str | Sequence[str] | None, model: Model, offered: Sequence[str]) -> tuple[str, ...]:
     """Return formats as a tuple, of text those between commas; "any" is what the engine has of 16, 8 and 4 bits there."""
     texts = [named] if isinstance(named, str) else named or ["auto"]
@@ -54,8 +64,12 @@ def formats(named: str | Sequence[str] | None, model: Model, offered: Sequence[s
     return tuple(dict.fromkeys(("auto", *(name for name in (*parts, *ANY_FORMAT) if name in offered))))
 
 
-def budgets(requested: int | Sequence[int] | None, default: int) -> tuple[int, ...]:
-    """Return token budgets as a tuple; the engine's where none is stated."""
+def budgets(requested: int | str | Sequence[int] | None, default: int) -> tuple[int, ...]:
+    """Return token budgets as a tuple; the engine's where none is stated, and of "any" all that are worth trying."""
+    if isinstance(requested, str):
+        if requested != "any":
+            raise InputError(f"max_num_batched_tokens is {requested!r:.60}; it must be whole numbers above 0, or any")
+        return (default, *(tokens for tokens in BUDGETS if tokens != default))
     stated = (default,) if requested is None else tuple(requested) if isinstance(requested, Iterable) else (requested,)
     for budget in stated:
         require_positive("max_num_batched_tokens", budget, most=2**24)

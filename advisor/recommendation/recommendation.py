@@ -17,7 +17,6 @@ from advisor.prediction.explanation import memory_limits, next_probe, reasons
 from advisor.prediction.inputs import (
     BARE_ESTIMATE,
     CONFIDENCE,
-    check_confidence,
     check_lengths,
     objective_price,
     plain,
@@ -33,13 +32,12 @@ from advisor.recommendation.preference import by_worse_end
 from advisor.recommendation.prefix_cache import caches_of
 from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, FormatNotes, checked
 from advisor.recommendation.proposal import Proposal, proposals
-from advisor.recommendation.question import budgets, check_question, formats
+from advisor.recommendation.question import budgets, check_numbers, check_question, formats
 from advisor.recommendation.relaxation import relaxations
 from advisor.simulator.cache_tiers import UNUSED
 from catalog.engines import command as launch_command
 from catalog.engines import find_engine
 from catalog.errors import InputError, Note
-from catalog.schema import Cluster, Model, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,6 +52,7 @@ if TYPE_CHECKING:
     from advisor.prediction.evidence import Runs
     from advisor.recommendation.question_change import Relaxation
     from advisor.simulator.routers import Router
+    from catalog.schema import Cluster, Model, Slo, Workload
     from search.study import StudyResult
 
 
@@ -154,7 +153,7 @@ def recommend(
     engine_version: str = "",
     dtypes: str | Sequence[str] | None = None,
     kv_dtypes: str | Sequence[str] | None = None,
-    max_num_batched_tokens: int | Sequence[int] | None = None,
+    max_num_batched_tokens: int | str | Sequence[int] | None = None,
     max_model_len: int | None = None,
     gpu_memory_utilization: float | None = None,
     offload: float = 0.0,
@@ -195,7 +194,8 @@ def recommend(
         engine_version: release that is asked about; empty for the catalog's.
         dtypes: weight formats allowed; the checkpoint's own by default.
         kv_dtypes: KV cache formats allowed; the model's own by default.
-        max_num_batched_tokens: token budgets allowed; the engine's default if None.
+        max_num_batched_tokens: token budgets allowed, "any" for those worth trying (``advisor.recommendation.token_budgets``); the
+            engine's default if None.
         max_model_len: longest sequence to serve; None: the model's, or what the KV cache holds.
         gpu_memory_utilization: share of each GPU's memory that the engine may use; None for the engine's own.
         offload: share of the layers' weights streamed from CPU memory.
@@ -246,7 +246,7 @@ def recommend(
     workload, slo = demand.workload, demand.slo
     check_question(workload, slo, objective)
     check_lengths(asked_model, workload.input_len, workload.output_len, max_model_len)
-    _check_numbers(top, confidence, max_batch)
+    check_numbers(top, confidence, max_batch)
     kind = find_engine(engine)
     gpu = resolved_cluster.value.gpu
     knowledge = Evidence.of(runs, engine=kind.name, gpu=gpu, version=engine_version)
@@ -344,14 +344,6 @@ def _next_probe(shown: Sequence[Estimate], search: DeploymentSearch) -> str:
         slo=search.slo,
         objective=[] if metric == "output_tok_s_per_gpu" else ["--objective", search.objective],
     )
-
-
-def _check_numbers(top: int, confidence: float, max_batch: int | None) -> None:
-    """Raise ``InputError`` for numbers that cannot be."""
-    require_positive("top", top, most=10_000)
-    check_confidence(confidence)
-    if max_batch is not None:
-        require_positive("max_batch", max_batch, most=65536)
 
 
 def _shown(search: DeploymentSearch, exploration: StudyResult, top: int) -> list[Estimate]:

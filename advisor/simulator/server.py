@@ -191,6 +191,29 @@ class AggregatedServer:
         cluster = replace(self.cost_model.cluster, nodes=nodes)
         return replace(self, cost_model=replace(self.cost_model, cluster=cluster))
 
+    def with_budget(self, tokens: int) -> AggregatedServer:
+        """Return the same with another token budget of a step, which leaves the KV cache other room.
+
+        Raises:
+            InputError: the engine does not start with it, or nothing fits then.
+
+        """
+        old, model = self.cost_model, self.cost_model.model
+        seqs = min(self.scheduler.max_num_seqs, tokens)  # an engine takes a token a step for each
+        stated = replace(self.deployment, max_num_batched_tokens=tokens, max_num_seqs=seqs)
+        chosen = resolve(stated, model, old.cluster).value
+        layout = DeploymentArrays.of([chosen], model, old.cluster.gpu)
+        cost_model = CostModel.of(model, old.cluster, layout, old.parameters, old.engine)
+        if not cost_model.memory.fits[0]:
+            raise InputError(f"{model.name} does not fit with {tokens} tokens a step")
+        room = float(cost_model.memory.kv_capacity_tokens[0] / old.memory.kv_capacity_tokens[0])
+        blocks = max(int(self.scheduler.kv_blocks * room), 1)
+        scheduler = replace(self.scheduler, max_num_batched_tokens=tokens, max_num_seqs=seqs, kv_blocks=blocks)
+        usual = self.deployment.max_num_batched_tokens
+        text = f"max_num_batched_tokens {tokens} in place of {usual}: a limit, and not saturation, decides how many replicas there are"
+        notes = (*(note for note in self.notes if "max_num_batched_tokens" not in note.text), Note(text))
+        return replace(self, deployment=chosen, cost_model=cost_model, scheduler=scheduler, notes=notes)
+
     def multiplied(self, times: int) -> AggregatedServer:
         """Return ``times`` times as many replicas."""
         deployment = replace(self.deployment, dp=self.deployment.dp * times)

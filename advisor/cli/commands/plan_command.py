@@ -58,6 +58,7 @@ def plan(
             top=search.top,
             disaggregate=search.disaggregate,
             kv_link_gbps=search.kv_link,
+            search_budgets=search.search_budgets,
             worth=search.worth,
             deployment=adapters.adapted(Deployment(**engine.knobs())),
             router=engine.router,  # type: ignore[arg-type]  # the option has checked it

@@ -22,6 +22,14 @@ DTYPE = flag("--dtype", "--weights", metavar="FORMAT")
 KV_DTYPE = flag("--kv-cache-dtype", "--kv-dtype", metavar="FORMAT")
 SEQS = flag("--max-num-seqs", metavar="N", quantity=COUNT)
 TOKENS = flag("--max-num-batched-tokens", metavar="N", quantity=COUNT)
+BUDGETS = flag("--max-num-batched-tokens", metavar="N")
+
+
+def _budgets(texts: list[str] | None) -> list[int] | str | None:
+    """Read token budgets, or the word that stands for all that are worth trying."""
+    if not texts or "any" in texts:
+        return "any" if texts else None
+    return [int(COUNT.read(text, "--max-num-batched-tokens")) for text in texts]
 
 
 @group(PANEL)
@@ -272,8 +280,8 @@ class SearchedEngine(CachedBelow, Routed, Offloaded, Room, Release):
     """KV cache format allowed: auto (the model's), fp8, ... Can be repeated."""
     max_num_seqs: Annotated[int | None, SEQS] = None
     """Largest batch per replica to consider.  [default: 1024]"""
-    max_num_batched_tokens: Annotated[list[int] | None, TOKENS] = None
-    """Token budget of a step allowed. Can be repeated.  [default: the engine's for that GPU]"""
+    max_num_batched_tokens: Annotated[list[str] | None, BUDGETS] = None
+    """Token budget of a step allowed, or any, of which the best is chosen. Can be repeated.  [default: the engine's for that GPU]"""
 
     def keywords(self) -> dict[str, Any]:
         """Return what ``recommend`` takes."""
@@ -284,7 +292,7 @@ class SearchedEngine(CachedBelow, Routed, Offloaded, Room, Release):
             "kv_dtypes": self.kv_cache_dtype,
             "max_batch": self.max_num_seqs,
             "router": self.router,
-            "max_num_batched_tokens": self.max_num_batched_tokens,
+            "max_num_batched_tokens": _budgets(self.max_num_batched_tokens),
             "max_model_len": self.max_model_len,
             "gpu_memory_utilization": self.gpu_memory_utilization,
             "offload": self.offload,

@@ -69,6 +69,8 @@ class PlannedSearch:
     """Layouts to show for each kind of GPU."""
     disaggregate: Annotated[bool, flag("--disaggregate")] = False
     """Also try fleets with GPUs for prompts and others for outputs, of layouts and of the named kinds of their own."""
+    search_budgets: Annotated[bool, flag("--search-budgets")] = False
+    """Also try smaller --max-num-batched-tokens where a limit, and not saturation, decides how many replicas there are."""
     kv_link: Annotated[float | None, flag("--kv-link", metavar="GB_S")] = None
     """GB/s of a GPU over the link between those pools.  [default: NVLink within a node, else the network]"""
     worth: Annotated[bool, flag("--worth")] = False

@@ -429,6 +429,21 @@ def pairs_of(asked):
     return layouts.by_kind[-1]
 
 
+@pytest.mark.slow
+def test_another_token_budget_where_a_limit_decides():
+    """Chunks that fill what decode steps leave idle save a replica where TPOT, and not saturation, decides how many there are."""
+    asked = {"workload": Workload(input_len=1024, output_len=256), "rate": 20.0, "draws": 4, "top": 1, "price": 2.0}
+    limits = Slo(tpot_ms=10.0, percentile=95.0)
+    chosen, usual = (
+        plan("llama-3.1-8b", "H100", slo=limits, duration_s=20.0, search_budgets=search, **asked)
+        for search in (True, False)
+    )
+    assert usual.best.deployment.max_num_batched_tokens == 8192
+    assert chosen.best.deployment.max_num_batched_tokens < 8192
+    assert chosen.best.replicas < usual.best.replicas
+    assert any("in place of 8192: a limit, and not saturation" in note.text for note in chosen.notes)
+
+
 def test_a_trace_says_what_comes(tmp_path):
     path = tmp_path / "trace.csv"
     lines = "".join(f"{i * 0.05:.2f},{200 + 300 * (i % 3)},{32 + 32 * (i % 2)}\n" for i in range(800))

@@ -673,3 +673,17 @@ def test_experts_over_one_replica_are_the_same_however_they_are_called():
     assert all(c.deployment.ep in (1, c.deployment.tp, c.deployment.tp * c.deployment.dp) for c in one.candidates)
     alone = [c for c in one.candidates if c.deployment.dp == 1 and c.deployment.ep > 1]
     assert not any(c.deployment.ranks > 1 for c in alone)
+
+
+def test_a_token_budget_is_chosen_where_any_may_be():
+    """With a limit on TPOT prompts in smaller chunks leave room for more requests than the engine's own budget does."""
+    asked = {"model": "llama-3.1-8b", "gpus": "1xH100", "tpot": "10ms", "top": 1, "dtypes": "auto"}
+    plain, chosen = recommend(**asked), recommend(**asked, max_num_batched_tokens="any")
+    assert plain.best.deployment.max_num_batched_tokens == 8192
+    tokens = chosen.best.deployment.max_num_batched_tokens
+    assert chosen.best.output_tok_s_per_gpu >= plain.best.output_tok_s_per_gpu
+    stated = recommend(**asked, max_num_batched_tokens=tokens)
+    assert stated.best.output_tok_s_per_gpu == pytest.approx(chosen.best.output_tok_s_per_gpu)
+    assert str(tokens) in chosen.command
+    with pytest.raises(InputError, match="or any"):
+        recommend(**asked, max_num_batched_tokens="some")
