@@ -57,7 +57,7 @@ def plan(
             objective=search.objective,
             top=search.top,
             disaggregate=search.disaggregate,
-            kv_link_gbps=search.kv_link,
+            kv_link_gbps=engine.kv_link,
             search_budgets=search.search_budgets,
             worth=search.worth,
             deployment=adapters.adapted(Deployment(**engine.knobs())),

@@ -157,8 +157,16 @@ class EngineOptions(Room, Release):
 
 
 @group(PANEL)
-class RoutedEngine(CachedBelow, Queued, Routed, EngineOptions):
-    """An engine, its queue, and the router before its replicas."""
+class Linked:
+    """The link between pools of replicas."""
+
+    kv_link: Annotated[float | None, flag("--kv-link", metavar="GB_S")] = None
+    """GB/s of a GPU over the link between prefill and decode.  [default: NVLink within a node, else the network]"""
+
+
+@group(PANEL)
+class RoutedEngine(Linked, CachedBelow, Queued, Routed, EngineOptions):
+    """An engine, its queue, the router before its replicas, and the link between pools of them."""
 
     def knobs(self) -> dict[str, Any]:
         """Return the fields of a ``Deployment`` that they state."""
@@ -231,7 +239,7 @@ class Speculative:
 
 
 @group(PANEL)
-class SimulatedLayout(CachedBelow, Queued, Routed, FixedLayout):
+class SimulatedLayout(Linked, CachedBelow, Queued, Routed, FixedLayout):
     """A stated layout, pools of replicas, and what it is compared with."""
 
     def knobs(self) -> dict[str, Any]:
@@ -244,8 +252,6 @@ class SimulatedLayout(CachedBelow, Queued, Routed, FixedLayout):
     """Tensor parallel size of the prefill replicas.  [default: --tp]"""
     prefill_gpus: Annotated[str | None, flag("--prefill-gpus", metavar="GPUS")] = None
     """GPUs of another kind that compute the prompts, such as 4xL40S: as many replicas as they hold, or --prefill-replicas."""
-    kv_link: Annotated[float | None, flag("--kv-link", metavar="GB_S")] = None
-    """GB/s of a GPU over the link between prefill and decode.  [default: NVLink within a node, else the network]"""
     poll_steps: Annotated[int | None, flag("--poll-steps", metavar="N")] = None
     """Decode steps after which the scheduler looks for new requests (SGLang's --scheduler-recv-interval).  [default: the engine's, 1]"""
     batch_wait_steps: Annotated[int | None, flag("--batch-wait-steps", metavar="N")] = None

@@ -71,8 +71,6 @@ class PlannedSearch:
     """Also try fleets with GPUs for prompts and others for outputs, of layouts and of the named kinds of their own."""
     search_budgets: Annotated[bool, flag("--search-budgets")] = False
     """Also try smaller --max-num-batched-tokens where a limit, and not saturation, decides how many replicas there are."""
-    kv_link: Annotated[float | None, flag("--kv-link", metavar="GB_S")] = None
-    """GB/s of a GPU over the link between those pools.  [default: NVLink within a node, else the network]"""
     worth: Annotated[bool, flag("--worth")] = False
     """Also say what measuring one of the best layouts is worth in dollars a month."""
 

@@ -173,7 +173,14 @@ def test_knobs_of_every_kind_can_be_compared():
         "enable_prefix_caching": False,
         "scheduling_policy": "priority",
         "prefill_gpus": None,
+        "speculate": None,
+        "draft_len": None,
+        "acceptance": None,
     }
+    _, drafting = changed(Deployment(), "speculate=ngram,draft_len=3", serving)
+    assert drafting.keywords() == serving.keywords() | {"speculate": "ngram", "draft_len": 3}
+    _, plain = changed(Deployment(), "speculate=none", drafting)
+    assert plain == serving
     for knobs, replicas in (("prefill_gpus=4xL40S", 2), ("prefill_gpus=4xL40S,prefill_replicas=1", 1)):
         found, serving = changed(Deployment(tp=2), knobs)
         assert serving.prefill(found) == Deployment(tp=2, dp=replicas)
