@@ -36,8 +36,15 @@ ELSEWHERE = {
         "--scheduling-policy": "a steady state has no queue; advisor plan and simulate take it with --classes",
     }.items()
 } | {
-    (command, option): "adapters are not modelled: leave it out and read the answer as that of the model without them"
-    for command in ("recommend", "export", "estimate", "simulate", "plan", "which")
+    (command, option): text
+    for commands, text in (
+        (
+            ("recommend", "export", "estimate", "which"),
+            "adapters are modelled under traffic alone: ask advisor simulate or plan with --lora-adapters, or leave them out",
+        ),
+        (("simulate", "plan"), "state how many adapters requests are of with --lora-adapters"),
+    )
+    for command in commands
     for option in ("--lora", "--loras", "--enable-lora", "--max-loras", "--max-lora-rank", "--lora-modules")
 }
 """What to do where an option of another command is missed most."""

@@ -41,7 +41,8 @@ def refused(*arguments):
         (["recommend"], ["missing --model", "--model llama-13b"]),
         (["estimate", "--model", "llama-13b", "--gpus", "A100"], ["missing --batch", "--batch 32"]),
         (["recommend", "--gpus"], ["--gpus", "requires an argument"]),
-        ([*RECOMMEND, "--lora", "8"], ["takes no --lora", "not modelled"]),
+        ([*RECOMMEND, "--lora", "8"], ["takes no --lora", "advisor simulate or plan", "--lora-adapters"]),
+        (["simulate", "--enable-lora"], ["takes no --enable-lora", "--lora-adapters"]),
         (
             ["recommend", "--model", "llama-13b", "--gpus", "4xH100+4xA100"],
             ["mixes kinds of GPUs", "4xH100,4xA100", "fleet"],
