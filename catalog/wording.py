@@ -1,4 +1,4 @@
-"""Words that messages and tables share: counts of things, and short names of models."""
+"""Words that messages and tables share: counts of things, short names of models, and what limits are on."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def short_name(model: str) -> str:
 def parallelism(tp: int, pp: int, ep: int = 1) -> str:
     """Write tensor, pipeline and, where there is any, expert parallel degrees: "TP4 PP2", "TP8 PP1 EP8"."""
     return f"TP{tp} PP{pp}{f' EP{ep}' if ep > 1 else ''}"
+
+
+def statistic_name(percentile: float | None) -> str:
+    """Write what a limit is on: "p95", or "mean" where ``percentile`` is None."""
+    return "mean" if percentile is None else f"p{percentile:g}"

@@ -45,7 +45,7 @@ def with_better_budgets(
         able = sorted(
             (fleet for fleet in group if fleet.surely <= fleet.most), key=lambda fleet: fleet.surely * fleet.gpus
         )
-        tried = next((found for fleet in able[:RESCUED] if (found := _fewest(fleet, fleet.most))), None)
+        tried = next((variant for fleet in able[:RESCUED] if (variant := _fewest(fleet, fleet.most))), None)
     if tried is None:
         return [*ranking]
     fleet, needed = tried

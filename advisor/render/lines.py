@@ -84,8 +84,8 @@ def measurements_line(values: Iterable[MeasurementValue], model: Model | None = 
         for value in values
     ]
     if lines:
-        degrees = "" if model is None else f"--model {model.name} "
-        lines.append(f"how: on a machine with such GPUs, advisor probe {degrees}--gpus local --tp N --pp N --serving")
+        named = "" if model is None else f"--model {model.name} "
+        lines.append(f"how: on a machine with such GPUs, advisor probe {named}--gpus local --tp N --pp N --serving")
     return [("measure", lines)] if lines else []
 
 

@@ -66,11 +66,6 @@ def goal_and_limits(objective: str, slo: Slo) -> str:
     return ", ".join([GOALS.get(objective, objective), *limits])
 
 
-def statistic_name(slo: Slo) -> str:
-    """Name what limits are on: "mean" or "p95"."""
-    return "mean" if slo.percentile is None else f"p{slo.percentile:g}"
-
-
 def pools_name(deployment: Deployment, prefill: Deployment | None, gpus: Cluster | None = None) -> str:
     """Write the layout, of both pools where prompts have their own, with their GPUs where these are others: "1 x TP2 PP1 on L40S for
     prompts, 2 x TP1 PP1".

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from advisor.simulator.compilation import compiled
-from advisor.simulator.draft_acceptance import mixed
+from advisor.simulator.draft_acceptance import NUMBERS, mixed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +76,7 @@ class AdapterSlots(NamedTuple):
 @compiled
 def adapter_of(loras: Any, request: int) -> int:
     """Return the adapter of a request: a random one of the popularity's law, the same on every deployment."""
-    return min(int(np.searchsorted(loras.popularity, mixed(request) / 2147483648.0)), len(loras.popularity) - 1)
+    return min(int(np.searchsorted(loras.popularity, mixed(request) / NUMBERS)), len(loras.popularity) - 1)
 
 
 @compiled

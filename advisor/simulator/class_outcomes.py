@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.calibration.intervals import LEVEL
 from advisor.simulator.request_results import RequestResults
-from advisor.simulator.summary_statistics import SHARES, meets, numbers, percentile_name, surely_between
+from advisor.simulator.summary_statistics import SHARES, meets, numbers, surely_between
 from catalog.schema import LATENCIES
+from catalog.wording import statistic_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +48,7 @@ class ClassOutcome:
     @property
     def statistic(self) -> str:
         """Return the name of the statistic that its limits are on: of a class without limits the 95th percentile."""
-        return percentile_name(self.slo) if self.slo.limits else "p95"
+        return statistic_name(self.slo.percentile) if self.slo.limits else "p95"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

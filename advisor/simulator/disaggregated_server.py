@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 APART: Provenance = "analytic"
 """Where prompts have a pool of their own. No such deployment was measured, so however well the engine's steps are known, its
 intervals are as wide as those of an engine that nobody measured."""
+Belief: TypeAlias = "tuple[Parameters, float]"
+"""Parameters, and a factor of all times."""
 
 
 def check_pools(traffic: Arrivals | ArrivalStream, policy: str) -> None:
@@ -49,9 +51,6 @@ def check_pools(traffic: Arrivals | ArrivalStream, policy: str) -> None:
         raise InputError(
             "prompts in a pool of their own take requests that are all alike, first come first served; leave out classes and scheduling_policy, or the pool"
         )
-
-
-Belief: TypeAlias = "tuple[Parameters, float]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +140,7 @@ class DisaggregatedServer:
         return Note(text, "warning")
 
     @property
-    def cluster(self) -> Cluster | None:
+    def prefill_cluster(self) -> Cluster | None:
         """Return the GPUs for prompts, where they are of another kind."""
         return self.prefill.cost_model.cluster if self.of_two_kinds else None
 

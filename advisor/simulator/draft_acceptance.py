@@ -12,6 +12,9 @@ import numpy as np
 
 from advisor.simulator.compilation import compiled
 
+NUMBERS = 2.0**31
+"""How many numbers ``mixed`` returns: 0 up to below this one."""
+
 
 @compiled
 def mixed(number: int) -> int:
@@ -27,7 +30,7 @@ def accepted(rates: Any, request: int, token: int, drafted: int) -> int:
     """Count the accepted ones of so many drafted tokens, the first of which would be the ``token``-th of its request."""
     key = (mixed(request) << 31) + int(token)
     for i in range(drafted):
-        if mixed(key + i) >= rates[i] * 2147483648.0:
+        if mixed(key + i) >= rates[i] * NUMBERS:
             return i
     return drafted
 

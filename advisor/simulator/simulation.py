@@ -109,7 +109,7 @@ class Simulation(Presented):
     """Whether what was computed is kept for what shares it."""
     hit_rate: float | None = None
     """Share of the prompts' tokens that the prefix cache had; None where requests have nothing in common that is known."""
-    tier_hit_rates: Mapping[str, float] | None = field(default=None, metadata={"if_stated": True})
+    tier_hit_rates: Mapping[str, float] | None = field(default=None, metadata=IF_STATED)
     """Of that what came from each tier below the GPUs, by its name; None without tiers."""
     kv_peak: float
     """Largest share of one replica's KV blocks in use at once."""

@@ -47,7 +47,7 @@ def simulation_of(
         cluster=decode.cost_model.cluster,
         deployment=decode.deployment,
         prefill=engine.prefill.deployment if isinstance(engine, DisaggregatedServer) else None,
-        prefill_cluster=engine.cluster if isinstance(engine, DisaggregatedServer) else None,
+        prefill_cluster=engine.prefill_cluster if isinstance(engine, DisaggregatedServer) else None,
         slo=slo,
         rate=drawn,
         asked_s=asked_s,

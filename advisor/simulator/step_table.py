@@ -172,9 +172,8 @@ def tabulate(
     wanted = np.arange(cap + 1.0)
     by_context[:, nodes] = np.stack([np.interp(wanted, some, column) for column in per_decode.T], axis=1)
     pair_ms, windowed_pair_ms = (float(time - nothing) / MANY for time in pairs)
-    if (
-        speculator is not None
-    ):  # a cache is read once for all tokens of its sequence; where their products with it take longer, those count
+    if speculator is not None:
+        # A cache is read once for all tokens of its sequence; where their products with it take longer, those count.
         verified = 1.0 + speculator.drafting.draft_len
         seen = np.minimum(contexts, float(cost_model.model.sliding_window) or np.inf)
         by_context = np.maximum(by_context, verified * (pair_ms * contexts + windowed_pair_ms * seen))

@@ -61,11 +61,6 @@ def numbers(
     }
 
 
-def percentile_name(slo: Slo) -> str:
-    """Return the name of the statistic that limits are on: "mean" or "p95"."""
-    return "mean" if slo.percentile is None else f"p{slo.percentile:g}"
-
-
 def meets(served: RequestResults | StreamingStatistics, slo: Slo | None) -> bool | None:
     """Return whether the limits are kept; None without limits."""
     limits = slo.limits if slo else {}

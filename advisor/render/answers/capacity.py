@@ -25,13 +25,12 @@ from advisor.render.vocabulary import (
     fleet_name,
     replica_name,
     replicas_name,
-    statistic_name,
 )
 from catalog.engines import engine_name
 from catalog.gpus import find_gpu
 from catalog.models.sizes import parameters
 from catalog.schema import LATENCIES, Cluster
-from catalog.wording import counted
+from catalog.wording import counted, statistic_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +125,7 @@ def _limits(slo: Slo) -> str:
     limits = [f"{METRIC_NAMES[name]} {limit(most)}" for name, most in slo.limits.items()]
     if not limits:
         return "each class"
-    return f"{statistic_name(slo)} {' and '.join(limits)}"
+    return f"{statistic_name(slo.percentile)} {' and '.join(limits)}"
 
 
 def _latencies(option: FleetOption, slo: Slo) -> str:
@@ -135,7 +134,7 @@ def _latencies(option: FleetOption, slo: Slo) -> str:
         for name in LATENCIES
         if getattr(slo, name) is not None or not slo.limits
     ]
-    return f"{statistic_name(slo)} {', '.join(latencies)}"
+    return f"{statistic_name(slo.percentile)} {', '.join(latencies)}"
 
 
 def _lengths(answer: CapacityPlan) -> str:
@@ -188,7 +187,9 @@ def fleet_columns(
         columns.append(rows.column("wh_per_mtok", "Wh/Mtok", short, unit="output", rank=rank))
     for rank, metric in enumerate(LATENCIES):
         limited = getattr(slo, metric) is not None
-        columns.append(rows.time(metric, METRIC_NAMES[metric], of=statistic_name(slo), rank=0 if limited else 5))
+        columns.append(
+            rows.time(metric, METRIC_NAMES[metric], of=statistic_name(slo.percentile), rank=0 if limited else 5)
+        )
         if any(option.intervals for option in options):
             columns.append(
                 rows.interval(metric, name="90%", unit="interval", times=True, rank=4 if limited else 6 + rank)
@@ -203,7 +204,7 @@ def _lines(answer: CapacityPlan) -> Lines:
         option = answer.nearest
         assert option is not None
         latencies = ", ".join(f"{METRIC_NAMES[name]} {duration(value)}" for name, value in option.latencies.items())
-        nearest = f"{fleet_name(option)}: {statistic_name(answer.slo)} of {latencies}"
+        nearest = f"{fleet_name(option)}: {statistic_name(answer.slo.percentile)} of {latencies}"
         return [("limit", [f"nothing keeps the limits; the nearest is {nearest}"]), ("relax", answer.relaxations)]
     spare = " without its spares" if best.spares else ""
     drafts = plan_speculation_lines(answer)

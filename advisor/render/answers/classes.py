@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.render.numbers import limit, share, short, unit_of
 from advisor.render.tables import Column, FlatRows
-from advisor.render.vocabulary import METRIC_NAMES, statistic_name
+from advisor.render.vocabulary import METRIC_NAMES
 from catalog.schema import LATENCIES
+from catalog.wording import statistic_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +47,7 @@ def fleet_class_columns(checks: Sequence[ClassCheck]) -> list[Column]:
     """Return one class a row: what a fleet makes of it, as it is believed and at the wanted confidence."""
     flat = []
     for check in checks:
-        row = {"class": check.name, "priority": check.priority, "statistic": statistic_name(check.slo)}
+        row = {"class": check.name, "priority": check.priority, "statistic": statistic_name(check.slo.percentile)}
         row |= {metric: check.latencies[metric] for metric in LATENCIES}
         row |= {f"{metric}_upper": check.upper[metric] for metric in LATENCIES}
         flat.append(row | {"limits": limits_text(check.slo), "good": check.good})

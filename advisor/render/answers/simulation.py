@@ -18,12 +18,13 @@ from advisor.render.lines import energy_line, hardware, notes, sources_line
 from advisor.render.next_command import command, layout_words, queue_words
 from advisor.render.numbers import MS, count, duration, share, short, span, unit_of
 from advisor.render.tables import Column, FlatRows
-from advisor.render.vocabulary import METRIC_NAMES, pools_name, statistic_name
+from advisor.render.vocabulary import METRIC_NAMES, pools_name
 from advisor.simulator.simulation import RATES
 from advisor.simulator.summary_statistics import HIT_RATE
 from catalog.engines import engine_name
 from catalog.models.sizes import parameters
 from catalog.schema import Slo, Workload
+from catalog.wording import statistic_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,9 +110,7 @@ def _classes(answers: Sequence[Simulation]) -> list[Section]:
 
 def sentence(answer: Simulation) -> str:
     """Say what the requests met, and whether the limits are kept."""
-    statistic = "mean" if answer.slo is not None and answer.slo.percentile is None else "p95"
-    if answer.slo is not None and answer.slo.percentile is not None:
-        statistic = statistic_name(answer.slo)
+    statistic = "p95" if answer.slo is None else statistic_name(answer.slo.percentile)
     times = []
     for metric in ("ttft_ms", "tpot_ms", "e2e_ms"):
         values = answer.metrics[metric]
@@ -286,7 +285,7 @@ def _where(answer: Simulation) -> str:
     if answer.classes:
         return "by every class" if answer.meets else "by a class"
     assert answer.slo is not None
-    return "on the mean" if answer.slo.percentile is None else f"at {statistic_name(answer.slo)}"
+    return "on the mean" if answer.slo.percentile is None else f"at {statistic_name(answer.slo.percentile)}"
 
 
 def _surely(answer: Simulation) -> str:
