@@ -139,7 +139,7 @@ def test_resolving_leaves_nothing_open_and_twice_changes_nothing():
     ):
         resolved = resolve(Deployment(tp=2), model(name), cluster("8xH100")).value
         opened = {f.name for f in dataclasses.fields(resolved) if getattr(resolved, f.name) is None}
-        assert opened <= {"kv_offload", "drafting"}  # there is none
+        assert opened <= {"kv_offload", "drafting", "adapters"}  # there is none
         assert "auto" not in (resolved.dtype, resolved.kv_dtype)
         assert resolve(resolved, model(name), cluster("8xH100")).value == resolved
 
