@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -46,8 +47,16 @@ def processes(
     port = engine.port if port is None else port
     require_positive("port", port, most=65535 - deployment.dp)
     if deployment.dp > deployment.ranks > 1:
-        return tuple(_groups(deployment, model, cluster, engine, address=address, port=port))
-    return _processes(deployment, model, cluster, engine, address, port)
+        started = tuple(_groups(deployment, model, cluster, engine, address=address, port=port))
+    else:
+        started = _processes(deployment, model, cluster, engine, address, port)
+    nodes = 1 + max(process.node for process in started)
+    if nodes > cluster.nodes:
+        raise InputError(
+            f"{deployment.dp} replicas of {deployment.tp * deployment.pp} GPUs take {nodes} nodes of {cluster.gpus_per_node} GPUs, for none "
+            f"may lie on two in part; there are {cluster.nodes}"
+        )
+    return started
 
 
 def _processes(
@@ -65,7 +74,7 @@ def _groups(
 ) -> Iterator[Process]:
     """Yield the processes of every group of replicas that share their experts, packed on the nodes, or each on nodes of its own."""
     one = replace(deployment, dp=deployment.ranks)
-    nodes, together = max(one.num_gpus // cluster.gpus_per_node, 1), max(cluster.gpus_per_node // one.num_gpus, 1)
+    nodes, together = math.ceil(one.num_gpus / cluster.gpus_per_node), max(cluster.gpus_per_node // one.num_gpus, 1)
     for i in range(deployment.dp // deployment.ranks):
         node, slot = i // together * nodes, i % together
         head = address if node == 0 else f"node{node}"

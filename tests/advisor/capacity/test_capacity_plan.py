@@ -348,7 +348,7 @@ def test_attention_data_parallel_competes_and_is_sized_in_whole_groups():
         workload=replace(WORKLOAD, rate=60.0),
     )
     assert option.latencies["tpot_ms"] == pytest.approx(served.metrics["tpot_ms"]["p95"], rel=1e-6)
-    assert fleet_name(option).endswith("4 x TP1 PP1 EP4")
+    assert fleet_name(replace(option, replicas=1, gpus=4)).endswith("4 x TP1 PP1 EP4")
     several = replace(option, replicas=2, gpus=8)
     assert fleet_name(several).endswith("2 x (4 x TP1 PP1 EP4)")
 

@@ -283,7 +283,7 @@ def written(tmp_path, plan):
 def test_a_plan_is_read_in_its_order(tmp_path):
     first, second = read_plan(written(tmp_path, a_plan(shapes=[[1, 2, 3]], point_s=7)))
     assert (first.name, second.name) == ("h200-llama-2-7b-tp2pp1dp1", "h200-llama-2-7b-tp1pp1dp1-eager")
-    assert first.deployment == Deployment(tp=2, max_model_len=9216, dtype="bfloat16")
+    assert first.deployment == Deployment(tp=2, max_model_len=9216, dtype="bfloat16", gpu_memory_utilization=0.92)
     assert second.deployment.compiled is False
     assert (first.shapes, first.point_s, second.role) == (((1, 2, 3),), 7.0, "validate")
     assert first.run_id((1, 2, 3)) == "h200-llama-2-7b-tp2pp1dp1-b1-i2-o3"
