@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from advisor.recommendation.recommendation import Recommendation, recommend
     from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.peak_rate import Peak, trace_peak
-    from advisor.simulator.simulation import Simulation, simulate
+    from advisor.simulator.simulation import simulate
+    from advisor.simulator.simulation_answer import Simulation
     from advisor.simulator.trace_files import read_trace
     from advisor.technology.exploration import Exploration, ExplorationPoint, explore
     from advisor.training.budget import TrainingBudget
@@ -165,7 +166,8 @@ _HOMES = {
     "advisor.recommendation.recommendation": ("Recommendation", "recommend"),
     "advisor.calibration.user_fit": ("fit",),
     "advisor.simulator.trace_files": ("read_trace",),
-    "advisor.simulator.simulation": ("Simulation", "simulate"),
+    "advisor.simulator.simulation": ("simulate",),
+    "advisor.simulator.simulation_answer": ("Simulation",),
     "advisor.calibration.surrogate": ("Surrogate",),
     "advisor.technology.exploration": ("Exploration", "ExplorationPoint", "explore"),
     "advisor.training.budget": ("TrainingBudget",),

@@ -101,7 +101,7 @@ DOCUMENTS: Mapping[str, Described] = {
     ),
     "simulation/1": Described(
         what="advisor simulate: what requests meet",
-        answer="advisor.simulator.simulation:Simulation",
+        answer="advisor.simulator.simulation_answer:Simulation",
         without=("served", "sigmas", "scale", "prefill_cluster"),
         optional=("co2", "prefill_gpus"),
         fields={

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from advisor.simulator.simulation import Simulation, simulate
+from advisor.simulator.simulation import simulate
 from catalog.gpus import find_gpu
 from catalog.schema import Cluster
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from advisor.capacity.capacity_plan import CapacityPlan
     from advisor.capacity.fleet_options import FleetOption
     from advisor.simulator.arrivals import Arrivals
+    from advisor.simulator.simulation_answer import Simulation
     from catalog.schema import Deployment, Measurement
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from advisor.calibration.parameter_posterior import Provenance
     from advisor.prediction.evidence import Runs
-    from advisor.simulator.simulation import Simulation
+    from advisor.simulator.simulation_answer import Simulation
     from catalog.engines import EngineMetrics
     from catalog.schema import Cluster, Model
 

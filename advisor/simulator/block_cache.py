@@ -130,7 +130,7 @@ def place_of(keys: Any, key: int) -> int:
 
 
 @compiled
-def removed(keys: Any, values: Any, place: int) -> None:
+def drop_key(keys: Any, values: Any, place: int) -> None:
     """Take a hash and its value out of an open table; those behind that a search would no longer reach move up."""
     mask = len(keys) - 1
     hole = place
@@ -160,7 +160,7 @@ def _forget(cache: Any, r: int, block: int) -> None:
         if firsts[place] == block:
             firsts[place] = following
         return
-    removed(keys, firsts, place)
+    drop_key(keys, firsts, place)
 
 
 @compiled

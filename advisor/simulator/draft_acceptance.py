@@ -62,7 +62,7 @@ def verify(drafts: Any, gone: int, q: int, drafted: int, wanted: int, made: Any,
 
 
 @compiled
-def take_back(yielding: Any, emitted: Any, sequences: int, q: int, made: Any, computed: Any) -> int:
+def withdraw_drafts(yielding: Any, emitted: Any, sequences: int, q: int, made: Any, computed: Any) -> int:
     """Take back what a request gets of a step beyond one token, where it is one of the ``sequences`` that get some; return how many.
 
     ``yielding``: which they are, still with it; ``emitted``: tokens of each, closed up as ``yielding`` then is; the others as in ``verify``.

@@ -122,7 +122,7 @@ def join(state: Any, r: int, slot: int, now: float, own_s: float, tokens: int, b
 
 
 @compiled
-def note(steps: Any, r: int, slot: int, end_s: float, log: Any) -> None:
+def log_step(steps: Any, r: int, slot: int, end_s: float, log: Any) -> None:
     """Put into the log when a step began and ended, which the ranks that joined it have decided since."""
     row = steps.row[r, slot]
     if row < len(log):

@@ -29,15 +29,15 @@ import numpy as np
 from advisor.simulator.adapter_slots import adapters_s, admit, brought_forward, leave
 from advisor.simulator.block_cache import BLOCK, hit_blocks, release, sit, store, take
 from advisor.simulator.compilation import compiled
-from advisor.simulator.draft_acceptance import drafts_ms, take_back, verify
+from advisor.simulator.draft_acceptance import drafts_ms, verify, withdraw_drafts
 from advisor.simulator.follow_ups import answered, came, coming_next
-from advisor.simulator.lockstep import join, note
+from advisor.simulator.lockstep import join, log_step
 from advisor.simulator.loop_state import ARRIVED, COMPLETED, GONE, KNOWN, MOST, PREEMPTIONS, STEPS, TOKENS, TURN
 from advisor.simulator.loop_totals import gap_bin, tally
 from advisor.simulator.routing import route
 from advisor.simulator.step_duration import seen_within, step_ms
-from advisor.simulator.tier_cache import found, held_up, load, next_ready, offload
-from advisor.simulator.waiting_queue import dequeue, enqueue, level_of, removed, requeue, taken_back, victim
+from advisor.simulator.tier_cache import held_up, load, next_ready, offload, tier_hits
+from advisor.simulator.waiting_queue import close_gap, dequeue, enqueue, level_of, requeue, victim, withdraw
 
 
 @compiled
@@ -174,7 +174,7 @@ def serve(
         if flying[r] > 0:  # the oldest step has ended
             slot = oldest[r]
             if together:
-                note(state.lockstep, r, slot, now, log)
+                log_step(state.lockstep, r, slot, now, log)
             ended = False
             last_gap, last_bin = -1.0, 0
             new_tokens = yields[r, slot]
@@ -277,9 +277,11 @@ def serve(
                         i -= 1
                         back, yielding = granted[at_place], sequences
                         if drafts is not None:
-                            emitting -= take_back(flight[r, slot], emitted[r, slot], sequences, late, made, computed)
+                            emitting -= withdraw_drafts(
+                                flight[r, slot], emitted[r, slot], sequences, late, made, computed
+                            )
                             left += guessed[at_place]
-                        sequences = taken_back(flight[r, slot], sequences, late)
+                        sequences = withdraw(flight[r, slot], sequences, late)
                         made[late] -= yielding - sequences
                         left += back
                         if sequences < yielding and back == 1 and made[late] > 0:
@@ -289,9 +291,9 @@ def serve(
                             prefill -= back
                             pairs -= back * float(computed[late] - back) + back * (back + 1.0) / 2.0
                             windowed -= seen_within(computed[late] - back, back, window)
-                    removed(running[r], count[r], at_place)
-                    removed(granted, count[r], at_place)
-                    removed(guessed, count[r], at_place)
+                    close_gap(running[r], count[r], at_place)
+                    close_gap(granted, count[r], at_place)
+                    close_gap(guessed, count[r], at_place)
                     runs[late] = False
                     if loras is not None:
                         leave(loras, r, gone + late)
@@ -358,7 +360,7 @@ def serve(
                 new = min(whole - begin, left)
                 below, ready = 0, now
                 if tiered:
-                    below, ready = found(tiers, cache, r, q, hits, whole, now), held_up(cache, r, hits, now)
+                    below, ready = tier_hits(tiers, cache, r, q, hits, whole, now), held_up(cache, r, hits, now)
                     begin += below * BLOCK
                     new = 0 if below > 0 or ready > now else new
                 need = (begin + new + BLOCK - 1) // BLOCK if mixes and not reserves and new > 0 else room

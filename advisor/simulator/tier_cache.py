@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from advisor.simulator.block_cache import BLOCK, NUMBER_BITS, owner, place_of, removed
+from advisor.simulator.block_cache import BLOCK, NUMBER_BITS, drop_key, owner, place_of
 from advisor.simulator.compilation import compiled
 from advisor.simulator.prompt_sharing import NONE
 
@@ -66,7 +66,7 @@ class TierCache(NamedTuple):
     """Hashes by place in an open table, (a power of two,), and where they are."""
     places: NDArray[np.int64]
     sources: NDArray[np.int8]
-    """Tier of each block that ``found`` has found last, (most blocks of a request,)."""
+    """Tier of each block that ``tier_hits`` has found last, (most blocks of a request,)."""
     ready_s: Array
     """When a request can be computed, (n,)."""
     offered: NDArray[np.int32]
@@ -163,7 +163,7 @@ def _put(tiers: Any, shelf: int, key: int, written_s: float) -> None:
         tiers.filled[shelf] += 1
     else:
         place = tiers.after[start + room]
-        removed(tiers.keys, tiers.places, place_of(tiers.keys, tiers.block_keys[place]))
+        drop_key(tiers.keys, tiers.places, place_of(tiers.keys, tiers.block_keys[place]))
     tiers.block_keys[place] = key
     tiers.written_s[place] = written_s
     at = place_of(tiers.keys, key)
@@ -184,7 +184,7 @@ def _touch(tiers: Any, cache: Any, r: int, q: int, blocks: int) -> None:
 
 
 @compiled
-def found(tiers: Any, cache: Any, r: int, q: int, hits: int, tokens: int, now: float) -> int:
+def tier_hits(tiers: Any, cache: Any, r: int, q: int, hits: int, tokens: int, now: float) -> int:
     """Count the blocks of a request behind its first ``hits``, which the GPUs have, that the tiers have; its last token is computed."""
     most = (tokens - 1) // BLOCK
     number = hits
@@ -217,7 +217,7 @@ def held_up(cache: Any, r: int, hits: int, now: float) -> float:
 def load(
     tiers: Any, cache: Any, r: int, q: int, hits: int, blocks: int, prompt: int, ready: float, now: float, first: bool
 ) -> None:
-    """Fetch the blocks that ``found`` has just found for a request behind its ``hits``, which come at ``ready``.
+    """Fetch the blocks that ``tier_hits`` has just found for a request behind its ``hits``, which come at ``ready``.
 
     It has its row and its blocks, ``prompt`` of them full. ``first``: it was not preempted, and what it gets counts.
     """

@@ -75,17 +75,17 @@ def victim(running: Any, count: int, levels: Any, arrival: Any, r: int) -> int:
 
 
 @compiled
-def removed(places: Any, count: int, at: int) -> None:
+def close_gap(places: Any, count: int, at: int) -> None:
     """Close the gap that the one at a place leaves among ``count`` others behind and before it."""
     for i in range(at, count):
         places[i] = places[i + 1]
 
 
 @compiled
-def taken_back(tokens_to: Any, sequences: int, q: int) -> int:
+def withdraw(tokens_to: Any, sequences: int, q: int) -> int:
     """Take a request out of the ``sequences`` that get a token from a step, where it is one of them; return how many are left."""
     for i in range(sequences):
         if tokens_to[i] == q:
-            removed(tokens_to, sequences - 1, i)
+            close_gap(tokens_to, sequences - 1, i)
             return sequences - 1
     return sequences

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
-    from advisor.simulator.simulation import Simulation
+    from advisor.simulator.simulation_answer import Simulation
     from advisor.simulator.streaming_statistics import StreamingStatistics
     from catalog.requests import Request
     from catalog.schema import Measurement

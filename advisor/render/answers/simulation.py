@@ -19,7 +19,7 @@ from advisor.render.next_command import command, layout_words, queue_words
 from advisor.render.numbers import MS, count, duration, share, short, span, unit_of
 from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import METRIC_NAMES, pools_name
-from advisor.simulator.simulation import RATES
+from advisor.simulator.simulation_answer import RATES
 from advisor.simulator.summary_statistics import HIT_RATE
 from catalog.engines import engine_name
 from catalog.models.sizes import parameters
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from advisor.render.document import Lines, ShellCommand
-    from advisor.simulator.simulation import Simulation
+    from advisor.simulator.simulation_answer import Simulation
 
 BARS = "▁▂▃▄▅▆▇█"
 POINTS = 40

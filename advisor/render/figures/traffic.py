@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from advisor.render.document import Spec
-    from advisor.simulator.simulation import Simulation
+    from advisor.simulator.simulation_answer import Simulation
 
 CURVES = {
     "running": "requests running a replica",

@@ -19,7 +19,8 @@ from advisor.render.numbers import short
 from advisor.simulator.arrivals import Arrivals
 from advisor.simulator.offered_traffic import lasting_s
 from advisor.simulator.request_results import METRICS
-from advisor.simulator.simulation import RATES, simulate
+from advisor.simulator.simulation import simulate
+from advisor.simulator.simulation_answer import RATES
 from advisor.simulator.summary_statistics import Spread
 from advisor.validation.simulator_accuracy import TARGETS, judgements, shipped
 from catalog.engines import resolve
