@@ -19,6 +19,8 @@ Width = Annotated[int, Interval(ge=1, le=10**6)]
 Number = Annotated[int, Interval(ge=0, le=10**9)]
 MOST_SIDE = 100_000
 """Pixels of a side of an image."""
+MOST_IMAGES = 10_000
+"""In one prompt."""
 MOST_ASPECT = 200
 """Ratio of the sides above which Qwen's processors refuse an image."""
 
@@ -141,7 +143,7 @@ class ImageEncoder:
 class PromptImages:
     """The images of every prompt of a workload."""
 
-    number: Annotated[int, Interval(ge=1, le=10_000)]
+    number: Annotated[int, Interval(ge=1, le=MOST_IMAGES)]
     """Of one prompt."""
     width: int
     height: int

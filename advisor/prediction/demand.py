@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from catalog.errors import InputError, Note
+from catalog.image_encoder import MOST_IMAGES
 from catalog.models.image_encoders import read_size, with_images
 from catalog.names import suggestion
 from catalog.quantities import COUNT, MILLISECONDS, PER_SECOND, SECONDS
@@ -140,7 +141,7 @@ def read_images(stated: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
         return 0, IMAGE_SIZE
     number = int(COUNT.read(stated["images"], "images"))
     if number:
-        require_positive("images", number, most=10_000)
+        require_positive("images", number, most=MOST_IMAGES)
     size = stated.get("image_size")
     return number, IMAGE_SIZE if size is None else read_size(size)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.config_fields import Fields
 from catalog.errors import InputError
-from catalog.image_encoder import ImageEncoder, PromptImages
+from catalog.image_encoder import MOST_IMAGES, ImageEncoder, PromptImages
 from catalog.schema import require_positive
 from catalog.tables import DATA, read_toml
 
@@ -151,7 +151,7 @@ def with_images(model: Model, number: int, size: tuple[int, int], text_len: int)
         InputError: it takes no images, or none of such a size, or how many tokens one is is not known.
 
     """
-    require_positive("images", number, most=10_000)
+    require_positive("images", number, most=MOST_IMAGES)
     encoder = encoder_of(model)
     if encoder is None:
         why = "how it cuts images into tokens is not known" if model.encoder_parameters else "it has no image encoder"
