@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from advisor.simulator.simulation import simulate
+from catalog.errors import InputError
 from catalog.gpus import find_gpu
 from catalog.schema import Cluster
 
@@ -43,7 +44,14 @@ def simulate_option(
         runs: what the plan was given.
         draws: how often traffic is simulated again for intervals; 0: none.
 
+    Raises:
+        InputError: the plan was for classes or for prompts that share something, and no ``trace`` has them.
+
     """
+    if trace is None and (option.classes or plan.mean_input_len is not None):
+        raise InputError(
+            "a plan keeps neither classes of requests nor what prompts share; ask simulate with the option's deployment and them"
+        )
     units = option.replicas + option.spares
     share = (option.replicas if strained else units) / units
 

@@ -188,6 +188,8 @@ def test_a_plan_keeps_the_limits_of_every_class():
     assert loose.best is not None
     assert [kind.name for kind in loose.best.classes] == ["chat", "summaries"]
     assert all(kind.excess <= 1.0 for kind in loose.best.classes)
+    with pytest.raises(InputError, match="neither classes"):
+        advisor.simulate_option(loose, loose.best)
 
 
 @pytest.mark.slow
