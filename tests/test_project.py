@@ -7,7 +7,9 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,33 @@ def test_every_module_says_what_it_is():
     named = [path for path in SOURCES if not path.name.startswith("test_")]  # a test's name says what it is about
     silent = [relative(path) for path in named if not ast.get_docstring(tree(path))]
     assert silent == []
+
+
+def names_of(statement: ast.AST) -> list[str]:
+    """Modules that a statement imports, or may."""
+    if isinstance(statement, ast.Import):
+        return [alias.name for alias in statement.names]
+    if isinstance(statement, ast.ImportFrom) and statement.module:
+        return [statement.module, *(f"{statement.module}.{alias.name}" for alias in statement.names)]
+    return []
+
+
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All that is below a node, but what is for type checkers alone."""
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+            yield child
+            yield from statements(child)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    paths = {relative(path).removesuffix(".py").replace("/", "."): path for path in MODULES}
+    imports = {
+        name: {other for statement in statements(tree(path)) for other in names_of(statement) if other in paths}
+        for name, path in paths.items()
+    }
+    assert sum(map(len, imports.values())) > 1000
+    TopologicalSorter(imports).prepare()  # raises CycleError
 
 
 def test_every_file_can_be_read_in_one_go():
