@@ -39,6 +39,7 @@ from advisor.simulator.server import AggregatedServer
 from advisor.simulator.serving import check_serving
 from advisor.simulator.traffic_question import TrafficQuestion
 from catalog.errors import InputError, Note
+from catalog.features import IF_STATED
 from catalog.prices import no_price
 from catalog.schema import STATED, Cluster, Deployment, Model, Slo, Workload, require_positive
 
@@ -76,7 +77,7 @@ class CapacityPlan(Presented):
     gpus: tuple[str, ...]
     workload: Workload
     """With the lengths that were stated."""
-    mean_input_len: int | None = field(default=None, metadata={"if_stated": True})
+    mean_input_len: int | None = field(default=None, metadata=IF_STATED)
     """Tokens of a prompt on average, with all that it shares; None where prompts share nothing."""
     slo: Slo
     """Of all requests; where they have classes, of those that state no limit."""
