@@ -389,12 +389,11 @@ def test_pools_may_have_gpus_of_two_kinds():
         assert option.usd_per_hour == pytest.approx(hourly)
     pairs = {(fleet.prefill_gpu, fleet.cluster.gpu.name) for fleet in pairs_of(asked)}
     assert pairs == {(None, "H100-SXM"), (None, "H200-SXM"), ("H100-SXM", "H200-SXM"), ("H200-SXM", "H100-SXM")}
-    mixed = max(pools, key=lambda option: option.prefill_gpu is not None)
-    if mixed.prefill_gpu:
-        assert fleet_name(mixed).startswith(f"{mixed.prefill.num_gpus} x {mixed.prefill_gpu} + ")
-        served = simulate_option(found, mixed, draws=0)
-        assert str(served.prefill_cluster).endswith(mixed.prefill_gpu)
-        assert mixed.latencies["ttft_ms"] == pytest.approx(served.metrics["ttft_ms"]["p90"], rel=0.05)
+    mixed = next(option for option in pools if option.prefill_gpu)
+    assert fleet_name(mixed).startswith(f"{mixed.prefill.num_gpus} x {mixed.prefill_gpu} + ")
+    served = simulate_option(found, mixed, draws=0)
+    assert str(served.prefill_cluster).endswith(mixed.prefill_gpu)
+    assert mixed.latencies["ttft_ms"] == pytest.approx(served.metrics["ttft_ms"]["p90"], rel=0.05)
     with pytest.raises(InputError, match="add disaggregate"):
         planned("H100,H200", **asked, kv_link_gbps=10.0)
 
