@@ -86,7 +86,7 @@ class DraftGains:
         said = speculate(
             evaluation.cost_model.take(np.array([row])),
             estimate.deployment,
-            self.asked if self.asked.draft_len else replace(self.asked, draft_len=None),
+            self.asked,
             batch=max(estimate.running, 1),
             most=max(estimate.max_concurrency, 1),
             context=estimate.input_len + estimate.output_len / 2.0,
