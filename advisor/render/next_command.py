@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from catalog.schema import Cluster
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from catalog.schema import Deployment, Model, Slo, Workload
+    from catalog.schema import Deployment, Gpu, Model, Slo, Workload
 
 NEXT = "next"
 CHANGED = re.compile(r"(.+) \((\w+=[^,]+(?:, \w+=[^,]+)*)\)")
@@ -70,6 +71,34 @@ def command(
 def queue_words(policy: str) -> str:
     """Say what the engine is started with where its queue goes by priority."""
     return "" if policy == FCFS else f"; add --scheduling-policy {policy}"
+
+
+def drafting_words(deployment: Deployment) -> list[str]:
+    """Return the options of speculative decoding as it is started; none without."""
+    drafting = deployment.drafting
+    if drafting is None:
+        return []
+    method = f"{drafting.method}:{drafting.model}" if drafting.model else drafting.method
+    return ["--speculate", method, "--draft-len", str(drafting.draft_len)]
+
+
+def started_words(deployment: Deployment) -> tuple[list[str], str]:
+    """Return the options with which ``export`` writes a layout, and what it cannot know, to be added by hand."""
+    words, drafting, adapters = list(layout_words(deployment)), deployment.drafting, deployment.adapters
+    added = ""
+    if drafting is not None and drafting.method == "eagle" and not drafting.model:
+        added += f"; add --speculate eagle:CHECKPOINT --draft-len {drafting.draft_len} with the head's checkpoint"
+    else:
+        words += drafting_words(deployment)
+    if adapters is not None:
+        added += f"; add --enable-lora --max-loras {adapters.max_loras} --max-lora-rank {adapters.rank} to the engine"
+    return words, added
+
+
+def whole_servers(number: int, gpu: Gpu, name: str) -> str:
+    """Write so many GPUs as a count and a name; of more than one server holds, as whole servers."""
+    most = max(gpu.gpus_per_node, 1)
+    return f"{number if number <= most else math.ceil(number / most) * most}x{name}"
 
 
 def layout_words(deployment: Deployment) -> Sequence[str]:

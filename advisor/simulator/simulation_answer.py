@@ -273,7 +273,16 @@ def simulation_of(
         served=served,
         steps=served.steps,
         provenance=engine.provenance,
-        notes=(*notes, *serving_warnings(decode.deployment, scheduler, drawn, rates["saturation_s"])),
+        notes=(
+            *notes,
+            *serving_warnings(
+                decode.deployment,
+                scheduler,
+                drawn,
+                completed_s=rates["completed_s"],
+                saturation_s=rates["saturation_s"],
+            ),
+        ),
         sigmas=outcome.sigmas,
         scale=scale,
         speculation=speculation,

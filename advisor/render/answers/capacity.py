@@ -15,7 +15,7 @@ from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.capacity import closeness, cost_by_rate, tornado
 from advisor.render.figures.vega import printed
 from advisor.render.lines import measurements_line, notes, sources_line
-from advisor.render.next_command import command, layout_words, queue_words
+from advisor.render.next_command import command, layout_words, queue_words, started_words, whole_servers
 from advisor.render.numbers import change, count, dollars, duration, limit, share, short, wh_per_mtok
 from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import (
@@ -255,14 +255,15 @@ def _next(answer: CapacityPlan, best: FleetOption) -> ShellCommand:
     place = Cluster(gpu=gpu, gpus_per_node=replica.num_gpus)
     if best.prefill is not None:
         return _pools(answer, best, best.prefill, place)
+    layout, added = started_words(deployment)
     return command(
         "export",
         answer.model,
-        f"{best.gpus}x{best.gpu}",
+        whole_servers(best.gpus, gpu, best.gpu),
         *engine_words(replica, answer.model, place),
-        *layout_words(deployment),
+        *layout,
         options={"--format": "kubernetes"},
-        comment="what starts it" + queue_words(answer.scheduling_policy),
+        comment="what starts it" + queue_words(answer.scheduling_policy) + added,
     )
 
 
@@ -275,7 +276,7 @@ def _pools(answer: CapacityPlan, best: FleetOption, prefill: Deployment, place: 
     return command(
         "simulate",
         answer.model,
-        f"{best.deployment.num_gpus + beside}x{best.gpu}",
+        whole_servers(best.deployment.num_gpus + beside, place.gpu, best.gpu),
         *engine_words(replace(best.deployment, dp=1), answer.model, place),
         *layout_words(best.deployment),
         workload=answer.workload,

@@ -15,7 +15,7 @@ from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.traffic import latencies, timeline
 from advisor.render.figures.vega import printed
 from advisor.render.lines import energy_line, hardware, notes, sources_line
-from advisor.render.next_command import command, layout_words, queue_words
+from advisor.render.next_command import command, queue_words, started_words
 from advisor.render.numbers import MS, count, duration, share, short, span, unit_of
 from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import METRIC_NAMES, pools_name
@@ -130,7 +130,16 @@ def _next(answer: Simulation) -> ShellCommand:
     if answer.rate is not None and (overloaded or answer.meets is False):
         lengths = Workload(input_len=round(loads.given / loads.requests), output_len=round(loads.made / loads.requests))
         wanted = answer.slo if answer.slo and answer.slo.limits else Slo(tpot_ms=50.0)
-        options = {"--rate": f"{answer.rate:.3g}"}
+        options: dict[str, object] = {"--rate": f"{answer.rate:.3g}"}
+        if answer.classes:  # with limits and lengths of their own
+            return command(
+                "plan",
+                answer.model,
+                answer.cluster.gpu.name,
+                *engine_words(deployment, answer.model, answer.cluster, knobs=PLANNED),
+                options={**options, "--classes": "FILE", "--scheduling-policy": answer.scheduling_policy},
+                comment="the GPUs that keep the limits of every class; FILE: that of this question",
+            )
         return command(
             "plan",
             answer.model,
@@ -141,8 +150,13 @@ def _next(answer: Simulation) -> ShellCommand:
             options=options,
             comment="the GPUs that keep the limits",
         )
-    words = [*engine_words(deployment, answer.model, answer.cluster), *layout_words(deployment)]
-    comment = "what starts it" + queue_words(answer.scheduling_policy)
+    layout, added = started_words(deployment)
+    words = [*engine_words(deployment, answer.model, answer.cluster), *layout]
+    what = "what starts it"
+    if answer.prefill is not None:
+        pool = f"{answer.prefill.dp} x TP{answer.prefill.tp} on {(answer.prefill_cluster or answer.cluster).gpu.name}"
+        what = f"what starts the replicas that decode; those for prompts are {pool}"
+    comment = what + queue_words(answer.scheduling_policy) + added
     return command("export", answer.model, answer.cluster, *words, comment=comment)
 
 
