@@ -59,6 +59,7 @@ def check_policy_of(policy: str, engine: str, knobs: Mapping[str, Any]) -> None:
         )
 
 
+SLOTS_LEFT_OUT = "the rate that saturates leaves out what requests wait for slots of adapters"
 SLOTS_BIND = 0.97
 """Share of the requests that come below which those completed, of fewer than saturate, are held up by adapter slots."""
 
@@ -77,7 +78,7 @@ def serving_warnings(
             Note(f"steps are timed as {deployment.engine}'s, but scheduled as vLLM's V1 engine does", "warning")
         )
     if scheduler.adapters is not None:
-        slots = "the rate that saturates leaves out what requests wait for slots of adapters"
+        slots = SLOTS_LEFT_OUT
         if rate is not None and completed_s < SLOTS_BIND * min(rate, saturation_s):
             slots += f", which hold up {rate - completed_s:.3g} of {rate:.3g} requests/s here: more slots (--max-loras) or replicas help"
         notes.append(Note(slots, "warning"))
