@@ -149,8 +149,11 @@ def check_stated(task: TrainingTask, stated: Mapping[str, Any]) -> None:
     if pp > layers:
         raise InputError(f"pp={pp} stages are more than the {layers} layers of {model.name}; use at most {layers}")
     if heads % tp:
-        near = [degree for degree in divisors(heads) if degree <= tp]
-        raise InputError(f"tp={tp} does not divide the {heads} attention heads of {model.name}; use {near[-1]} or less")
+        below = max(degree for degree in divisors(heads) if degree < tp)
+        above = [str(degree) for degree in divisors(heads) if degree > tp][:1]
+        raise InputError(
+            f"tp={tp} does not divide the {heads} attention heads of {model.name}; use {' or '.join([str(below), *above])}"
+        )
     used = degrees["tp"] * degrees["pp"] * degrees["cp"] * degrees["dp"]
     if used > gpus or ("dp" not in stated and gpus % used):
         said = " x ".join(f"{name} {degree}" for name, degree in degrees.items() if name in stated) or "the layout"

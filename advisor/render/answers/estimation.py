@@ -85,7 +85,8 @@ def _lines(estimate: Estimate) -> Lines:
         turn = f"weight products turn from memory- to compute-bound at about {short(estimate.turning_batch)} sequences per replica"
         lines.append(("why", [f"{estimate.bottleneck} bounds a request: {shares}", turn]))
     if estimate.speculation is not None:
-        lines.append(("draft", decode_speculation_lines(estimate.speculation)))
+        without = "the table and the cost are without drafts"
+        lines.append(("draft", [*decode_speculation_lines(estimate.speculation), without]))
     lines += [("memory", [memory_line(estimate.memory)]), ("cost", [cost] if cost else [])]
     if estimate.energy_j_per_token is not None:
         lines.append(("energy", [energy_line(estimate.energy_j_per_token, estimate.interval("energy_j_per_token"))]))
