@@ -168,6 +168,7 @@ def fleet_columns(
             "all_replicas": replicas_name(option),
             "layout": replica_name(option),
             "drafting": drafts_of(option),
+            "budget": f"{option.deployment.max_num_batched_tokens}",
             "wh_per_mtok": wh_per_mtok(option.energy_j_per_token),
         }
         for option in options
@@ -179,6 +180,7 @@ def fleet_columns(
         rows.column("all_replicas", "replicas", narrow="repl."),
         rows.text("layout", "layout"),
         *([rows.text("drafting", "drafts")] if rows.vary("drafting") else []),
+        *([rows.text("budget", "tokens a step")] if _budgets_vary(options) else []),
         rows.column("usd_per_month", "$", lambda usd: "-" if usd is None else f"{usd:,.0f}", unit="a month"),
         rows.column("usd_per_mtok", "$/Mtok", short, unit="output", rank=3),
     ]
@@ -246,6 +248,12 @@ def _decisive(answer: CapacityPlan) -> Lines:
         ("capacity", lines["capacity"][:1]),
         ("what if", ["; ".join(rates[:1] + rates[-1:])] if rates else []),
     ]
+
+
+def _budgets_vary(options: Sequence[FleetOption]) -> bool:
+    """Say whether options on GPUs of one kind differ in their engine's token budget, as where budgets are searched."""
+    budgets = {(option.gpu, option.deployment.max_num_batched_tokens) for option in options}
+    return len(budgets) > len({gpu for gpu, _ in budgets})
 
 
 def _next(answer: CapacityPlan, best: FleetOption) -> ShellCommand:
