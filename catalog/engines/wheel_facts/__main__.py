@@ -12,7 +12,7 @@ from pathlib import Path
 
 from catalog.engines.registry import find_engine
 from catalog.engines.wheel_facts import sglang, vllm
-from catalog.engines.wheel_facts.facts import Comparison, Fact, compare
+from catalog.engines.wheel_facts.facts import ComparedFact, Fact, compare
 from catalog.engines.wheel_facts.options import command_options
 from catalog.engines.wheel_facts.wheel import MissingFactError, open_wheel
 from catalog.errors import InputError
@@ -23,7 +23,7 @@ FACTS: dict[str, tuple[Fact, ...]] = {"vllm": vllm.FACTS, "sglang": sglang.FACTS
 _MOST_LINES = 12
 
 
-def report(comparisons: list[Comparison]) -> str:
+def report(comparisons: list[ComparedFact]) -> str:
     """Write a line a fact, and what differs below it."""
     width = max(len(comparison.name) for comparison in comparisons)
     lines = []

@@ -38,7 +38,7 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class ComparedFact:
     """A fact as both have it."""
 
     name: str
@@ -48,17 +48,17 @@ class Comparison:
     """Both values in a line each, or the one they share, or what was not found."""
 
 
-def compare(fact: Fact, engine: Engine, wheel: Wheel) -> Comparison:
+def compare(fact: Fact, engine: Engine, wheel: Wheel) -> ComparedFact:
     """Read a fact in the wheel and compare it with the catalog's."""
     stated = fact.stated(engine, wheel)
     try:
         read = fact.read(wheel, engine)
     except MissingFactError as error:
         lines = (f"{error}", f"catalog: {_shown(stated)}")
-        return Comparison(name=fact.name, path=fact.path, verdict="not found", lines=lines)
+        return ComparedFact(name=fact.name, path=fact.path, verdict="not found", lines=lines)
     if read == stated:
-        return Comparison(name=fact.name, path=fact.path, verdict="same", lines=(_shown(read),))
-    return Comparison(name=fact.name, path=fact.path, verdict="differs", lines=_differences(read, stated))
+        return ComparedFact(name=fact.name, path=fact.path, verdict="same", lines=(_shown(read),))
+    return ComparedFact(name=fact.name, path=fact.path, verdict="differs", lines=_differences(read, stated))
 
 
 def _differences(read: Any, stated: Any) -> tuple[str, ...]:
@@ -113,6 +113,11 @@ def stated_graphs(engine: Engine, gpu: Gpu, version: str, *, seqs: int, tokens: 
 def is_later(engine: Engine, wheel: Wheel) -> bool:
     """Return whether a wheel is of a later release than the one that the fit is of."""
     return minor_release(wheel.version) > minor_release(engine.fitted_release or engine.version)
+
+
+def online_quantisation(path: str, read: Callable[[Wheel, Engine], frozenset[str]]) -> Fact:
+    """Return the fact which formats an engine makes of 16-bit weights while it loads them."""
+    return Fact(name="online quantisation", path=path, read=read, stated=lambda engine, _: frozenset(engine.online))
 
 
 def metrics(paths: Callable[[Wheel], list[str]], where: str) -> Fact:

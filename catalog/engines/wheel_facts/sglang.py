@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.engines.kv_cache import prefill_graphs, static_reserve_gib
 from catalog.engines.wheel_facts.evaluation import Case
-from catalog.engines.wheel_facts.facts import DEGREES, Fact, gpus_of, metrics, options, stated_graphs
+from catalog.engines.wheel_facts.facts import (
+    DEGREES,
+    Fact,
+    gpus_of,
+    metrics,
+    online_quantisation,
+    options,
+    stated_graphs,
+)
 from catalog.engines.wheel_facts.wheel import MissingFactError, assigned, class_body, function, literal
 
 if TYPE_CHECKING:
@@ -247,12 +255,7 @@ FACTS = (
         read=_mixes,
         stated=lambda engine, _: engine.timing.mixes_prompts,
     ),
-    Fact(
-        name="online quantisation",
-        path="arg_groups/choices.py QUANTIZATION_CHOICES",
-        read=_online,
-        stated=lambda engine, _: frozenset(engine.online),
-    ),
+    online_quantisation("arg_groups/choices.py QUANTIZATION_CHOICES", _online),
     Fact(
         name="port",
         path="arg_groups/fields port",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.engines.launch.vllm import FILE_TIER, OFFLOADING_BACKEND, TIERING_SPEC
 from catalog.engines.registry import FLASHINFER_HEAD_DIMS, minor_release
 from catalog.engines.wheel_facts.evaluation import Case
-from catalog.engines.wheel_facts.facts import Fact, is_later, metrics, options
+from catalog.engines.wheel_facts.facts import Fact, is_later, metrics, online_quantisation, options
 from catalog.engines.wheel_facts.options import frontend
 from catalog.engines.wheel_facts.vllm_defaults import (
     batch_defaults,
@@ -249,12 +249,7 @@ FACTS = (
         read=_dropped,
         stated=_stated_dropped,
     ),
-    Fact(
-        name="online quantisation",
-        path="config/quantization.py _ONLINE_SHORTHANDS",
-        read=_online,
-        stated=lambda engine, _: frozenset(engine.online),
-    ),
+    online_quantisation("config/quantization.py _ONLINE_SHORTHANDS", _online),
     *(
         Fact(
             name=f"{name} weights from",
