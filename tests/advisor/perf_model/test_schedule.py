@@ -106,21 +106,22 @@ def test_a_faster_part_is_never_worse(regime, question, what, factor):
     )
 
 
-ROOM = 0.01
+SMALL_STEP, ROOM = 512, 0.01
 
 
 @given(question=questions(), factor=st.sampled_from([1.01, 1.3, 3.0, 100.0]))
 def test_more_memory_is_never_worse_in_the_steady_state(question, factor):
-    """More sequences then run at once, so each token of each may come later; requests as a whole come no later, but for the room in a step of
-    few tokens that more decodes leave to prompts: half a hundredth for phi-2 with steps of 512 tokens on a V100.
+    """More sequences then run at once, so each token of each may come later; requests as a whole come no later. Of steps of at most 512 tokens
+    a rise of half a hundredth is known (phi-2 on V100s, 121 to 129 sequences).
     """
     now = question.evaluate("steady")
     then = question.evaluate("steady", cluster=faster(question.cluster, "memory", factor))
     fits = now.cost_model.memory.fits
+    room = np.where(np.asarray(question.columns["max_num_batched_tokens"]) <= SMALL_STEP, ROOM, SAME)
     for metric in ("ttft_ms", "e2e_ms"):
         before, after = getattr(now.times, metric), getattr(then.times, metric)
-        question.require(~fits | (after <= before * (1 + ROOM)), f"{metric} with {factor} times the memory")
-    question.require(~fits | (then.times.output_tok_s >= now.times.output_tok_s * (1 - ROOM)), "tokens/s with memory")
+        question.require(~fits | (after <= before * (1 + room)), f"{metric} with {factor} times the memory")
+    question.require(~fits | (then.times.output_tok_s >= now.times.output_tok_s * (1 - room)), "tokens/s with memory")
     same = fits & (now.times.running == then.times.running)
     question.require(
         ~same | np.isclose(then.times.tpot_ms, now.times.tpot_ms, rtol=1e-12), "memory to spare is no change"
