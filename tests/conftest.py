@@ -9,8 +9,10 @@ import pytest
 from hypothesis import settings
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # benchmarks/ is no part of what is installed
-settings.register_profile("advisor", deadline=None)
-settings.register_profile("quick", deadline=None, max_examples=25)  # of tests that state no number of their own
+# The same draws on every run: a change is judged by itself, and what the nightly search finds becomes an example here.
+settings.register_profile("advisor", deadline=None, derandomize=True)
+settings.register_profile("quick", deadline=None, derandomize=True, max_examples=25)  # where a test states no number
+settings.register_profile("search", deadline=None, print_blob=True)  # new draws every time, nightly
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "advisor"))
 
 # A shell starts what runs in its background so, and children inherit it.
