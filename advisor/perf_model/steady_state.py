@@ -8,12 +8,14 @@ import numpy as np
 
 from advisor.perf_model.cost import HOST, Cost
 from advisor.perf_model.forward_pass import decode_pass, forward_pass_cost, prefill_pass, waiting_for_turns
+from advisor.perf_model.lockstep import longest_rank, shared_experts
 from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.operators import ForwardPass, causal_pairs
 from advisor.perf_model.phase_times import PhaseTimes
 
 if TYPE_CHECKING:
     from advisor.perf_model.cost_model import CostModel
+    from advisor.perf_model.lockstep import LongestRank
     from catalog.units import Array
 
 
@@ -52,8 +54,8 @@ def _unevenness(cost_model: CostModel, groups: Array) -> Array:
 def _carried(mixed: Array, groups: Array) -> Array:
     """Return the share of rounds that are as long as a step with a chunk, of which ``mixed`` of the steps carry one, shape (n,).
 
-    The micro-batches of a pipeline go round behind each other: a round lasts as long as its longest step. ``groups``: as many of them as
-    there are of the largest one's size.
+    The micro-batches of a pipeline go round behind each other: a round lasts as long as its longest step; so do ranks in step.
+    ``groups``: as many micro-batches as there are of the largest one's size, or ranks.
     """
     return np.asarray(1.0 - (1.0 - mixed) ** groups)
 
@@ -88,6 +90,17 @@ def _pass_with_prompts(cost_model: CostModel, decode: ForwardPass, tokens: Array
     )
 
 
+def _carrying(cost_model: CostModel, decode: ForwardPass, tokens: Array, input_len: Array, group: LongestRank) -> Cost:
+    """Return the cost of a step with ``tokens`` of prompts, which lasts as long as the longest of a group of ranks."""
+
+    def cost(size: Array) -> Cost:
+        return forward_pass_cost(cost_model, _pass_with_prompts(cost_model, decode, size, input_len), prefills=1.0)
+
+    together = group.ranks > 1
+    longest = cost(tokens * group.most)
+    return shared_experts(longest, cost(tokens * group.mean), together) if together.any() else longest
+
+
 def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, output_len: Array) -> PhaseTimes:
     """Time ``batch`` requests that are kept in flight on each replica; arrays of shape (n,).
 
@@ -118,9 +131,9 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     least = np.where(output_len > 1, np.minimum(share, 1.0), 0.0)
     decode = decode_pass(model, np.maximum(decoding * uneven, least), context)
     tokens = tokens * uneven
-    with_chunk = _pass_with_prompts(cost_model, decode, tokens, input_len)
     plain = forward_pass_cost(cost_model, decode, prefills=0.0)
-    carrying = forward_pass_cost(cost_model, with_chunk, prefills=1.0)
+    group = longest_rank(cost_model, share * chunks / steps, budget / tokens)
+    carrying = _carrying(cost_model, decode, tokens, input_len, group)
     on_prefill, on_decode = cost_model.factors
     decoding_part = plain.total_ms / np.maximum(carrying.total_ms, 1e-12) if mixes else np.zeros_like(mixed)
     carrying = carrying * (on_prefill + (on_decode - on_prefill) * np.minimum(decoding_part, 1.0))
@@ -132,7 +145,7 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     extra = np.where(groups > 1, (groups - 1.0) * (parameters.step_ms + parameters.sequence_us * 1e-3 * served), 0.0)
     plain = plain + Cost.of(HOST, overhead=waiting_for_turns(cost_model, groups, plain.total_ms + extra))
     carrying = carrying + Cost.of(HOST, overhead=waiting_for_turns(cost_model, groups, carrying.total_ms + extra))
-    paced = mixed if cost_model.ideal else _carried(mixed, groups / uneven)  # a floor waits for nobody
+    paced = mixed if cost_model.ideal else _carried(mixed, group.ranks * groups / uneven)  # a floor waits for nobody
     step = plain * (1.0 - paced) + carrying * paced + Cost.of(HOST, overhead=extra)
     step_ms = step.total_ms
     waves = np.maximum(batch / running, 1.0)

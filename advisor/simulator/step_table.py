@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from advisor.perf_model.cost import BESIDE_GPU, EXPERT_EXCHANGE, EXPERTS_DOWN, EXPERTS_UP, HOST, LAUNCH, OFFLOAD
+from advisor.perf_model.cost import BESIDE_GPU, HOST, LAUNCH, OFFLOAD
 from advisor.perf_model.forward_pass import forward_pass_cost
 from advisor.perf_model.image_encoding import image_cost
+from advisor.perf_model.lockstep import ROUTED, ranks_in_step
 from advisor.perf_model.operators import ForwardPass
 from catalog.engines import pipeline_layers
 
@@ -61,8 +62,6 @@ class StepConstants(NamedTuple):
 OCTAVES = 22
 """Doublings of the context that are tabulated: up to four million tokens."""
 SEQUENCE_NODES = 48
-ROUTED = (EXPERTS_UP, EXPERTS_DOWN, EXPERT_EXCHANGE)
-"""What ranks that share experts do together."""
 MANY = 2.0**30
 """Query-key pairs whose time stands out of that of the rest of a pass."""
 
@@ -241,11 +240,8 @@ def _parts(cost_model: CostModel, prefills: float, tokens: Array, given: dict[st
 
 
 def go_in_step(cost_model: CostModel) -> bool:
-    """Return whether the ranks of one deployment share experts and wait for each other's prompts; those with pipelines are simulated as
-    if each went on alone.
-    """
-    layout = cost_model.layout
-    return bool(layout.ep[0] > layout.tp[0] and layout.pp[0] == 1) and not cost_model.timing.aligns_prompts
+    """Return whether the ranks of one deployment share experts and wait for each other's prompts."""
+    return bool(ranks_in_step(cost_model)[0] > 1)
 
 
 def _gpu_ms(cost_model: CostModel, passes: Sequence[dict[str, Array]]) -> tuple[list[Array], float, list[Array]]:
