@@ -74,8 +74,10 @@ def most_of(mean: Array, number: Array) -> Array:
     k = np.arange(int(highest + 10.0 * np.sqrt(highest)) + 20.0)
     factorials = np.concatenate([[0.0], np.cumsum(np.log(k[1:]))])
     logs = k * np.log(np.maximum(mean, 1e-12))[:, None] - mean[:, None] - factorials
-    below = np.minimum(np.cumsum(np.exp(logs), axis=1), 1.0)
-    return np.asarray((1.0 - below ** number[:, None]).sum(axis=1))
+    below = np.cumsum(np.exp(logs), axis=1)
+    below = np.where(below > 1.0 - 1e-12, 1.0, below)
+    # One after the other, so that a mean has the same result bit for bit beside any others.
+    return np.asarray(np.cumsum(1.0 - below ** number[:, None], axis=1)[:, -1])
 
 
 def shared_experts(longest: Cost, mean: Cost, together: NDArray[np.bool_]) -> Cost:
