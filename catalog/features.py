@@ -44,7 +44,7 @@ class Adapters:
 
 
 IF_STATED = {"if_stated": True}
-"""Metadata of a field that plain answers leave out where it is None."""
+"""Metadata of a field that plain answers leave out where it is its default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

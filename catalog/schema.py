@@ -289,6 +289,8 @@ class Deployment:
     """Replicas."""
     ep: Degree = 1
     """GPUs the routed experts are spread over; 1: experts are sliced like every other matrix."""
+    dcp: Degree = field(default=1, metadata=IF_STATED)
+    """GPUs of a tensor-parallel group that share the KV cache of each request by its tokens (decode context parallel)."""
     sequence_parallel: bool = False
     max_num_seqs: Count | None = None
     max_num_batched_tokens: Count | None = None
@@ -322,8 +324,8 @@ class Deployment:
 
     @property
     def parallelism(self) -> str:
-        """Write the layout of one replica as people do: "TP4 PP2", with "EP4" where experts are spread."""
-        return parallelism(self.tp, self.pp, self.ep)
+        """Write the layout of one replica as people do: "TP4 PP2", with "EP4" where experts are spread and "DCP4" where contexts are."""
+        return parallelism(self.tp, self.pp, self.ep, self.dcp)
 
     @property
     def layout(self) -> str:

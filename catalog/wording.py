@@ -18,9 +18,9 @@ def short_name(model: str) -> str:
     return model.removesuffix("/config.json").rsplit("/", maxsplit=1)[-1] or model
 
 
-def parallelism(tp: int, pp: int, ep: int = 1) -> str:
-    """Write tensor, pipeline and, where there is any, expert parallel degrees: "TP4 PP2", "TP8 PP1 EP8"."""
-    return f"TP{tp} PP{pp}{f' EP{ep}' if ep > 1 else ''}"
+def parallelism(tp: int, pp: int, ep: int = 1, dcp: int = 1) -> str:
+    """Write tensor, pipeline and, where there are any, expert and decode context parallel degrees: "TP4 PP2", "TP8 PP1 DCP8"."""
+    return f"TP{tp} PP{pp}{f' EP{ep}' if ep > 1 else ''}{f' DCP{dcp}' if dcp > 1 else ''}"
 
 
 def statistic_name(percentile: float | None) -> str:

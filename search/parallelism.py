@@ -1,11 +1,12 @@
-"""The ways to lay one model out on a cluster: tensor, pipeline, data and expert parallel degrees, as a generator."""
+"""The ways to lay one model out on a cluster: tensor, pipeline, data, expert and decode context parallel degrees, as a generator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from catalog.engines import tp_problem, valid_ep, valid_pp
+from catalog.engines import tp_problem, valid_dcp, valid_ep, valid_pp
 from catalog.schema import require_positive
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class Parallelism:
     """Replicas."""
     ep: int = 1
     """GPUs the routed experts are spread over; 1: experts are sliced like every other matrix."""
+    dcp: int = 1
+    """GPUs of ``tp`` that share the KV cache of each request by its tokens."""
 
     @property
     def num_gpus(self) -> int:
@@ -46,6 +49,21 @@ def most_replicas(cluster: Cluster, *, tp: int, pp: int) -> int:
     return cluster.nodes // (replica // node)
 
 
+LONG_CONTEXT = 8192
+"""Tokens of a request from which spreading its KV cache is tried. The collectives of it take some 30 us a layer on NVLink, in which a GPU reads
+the latent cache of 15 requests that long; shorter ones take batches that seldom keep a limit on latency."""
+
+
+def context_degrees(model: Model, tp: int, *, stated: int | None, length: int, supported: bool) -> tuple[int, ...]:
+    """Return the decode context parallel degrees to try with ``tp``: the stated one where it is possible, else 1 and, for requests of
+    ``length`` tokens from ``LONG_CONTEXT`` on where the engine has it (``supported``), the largest, which leaves no copy of the cache.
+    """
+    possible = valid_dcp(model, tp)
+    if stated is not None:
+        return (stated,) if stated in possible else ()
+    return tuple({1, possible[-1]}) if supported and length >= LONG_CONTEXT else (1,)
+
+
 def parallelisms(
     model: Model,
     cluster: Cluster,
@@ -55,8 +73,9 @@ def parallelisms(
     expert_parallel: ExpertParallel = "tp",
     fits: Callable[[int, int], bool] | None = None,
     tp_across_nodes: bool = False,
+    contexts: Callable[[int], Iterable[int]] | None = None,
 ) -> Iterator[Parallelism]:
-    """Yield every valid layout of ``model`` on up to all GPUs of ``cluster``, in ascending order of tp, pp, dp, ep.
+    """Yield every valid layout of ``model`` on up to all GPUs of ``cluster``, in ascending order of tp, pp, dp, ep, dcp.
 
     Args:
         model: its shapes decide about tp, its layers about pp, its experts about ep (``catalog.engines``).
@@ -68,6 +87,7 @@ def parallelisms(
         fits: whether the weights fit with (tp, pp); None: they always do. Decides about tp across nodes, nothing else.
         tp_across_nodes: offer tp above ``gpus_per_node`` in any case. Otherwise it is offered only when nothing fits
             with tp inside a node, at any pp: every layer then synchronises over the network.
+        contexts: decode context parallel degrees to offer with a tensor parallel one; None: 1 alone.
 
     Raises:
         InputError: a degree is not a whole number above 0.
@@ -84,13 +104,15 @@ def parallelisms(
     inside = [(tp, pp) for tp, pp in stages if tp <= cluster.gpus_per_node]
     if not tp_across_nodes and any(fits is None or fits(tp, pp) for tp, pp in inside):
         stages = inside
+    degrees_of = cache(lambda tp: sorted(contexts(tp)) if contexts else [1])
     for tp, pp in stages:
         sliced, whole = _sliceable(model, tp)
         for dp in range(1, most_replicas(cluster, tp=tp, pp=pp) + 1):
             offered = {"none": {1}, "tp": {1, tp}, "all": {1, tp, tp * dp}}[expert_parallel]
             for ep in valid_ep(model, tp, dp):
                 if ep in offered and (whole if ep > 1 else sliced):
-                    yield Parallelism(tp=tp, pp=pp, dp=dp, ep=ep)
+                    for dcp in degrees_of(tp):
+                        yield Parallelism(tp=tp, pp=pp, dp=dp, ep=ep, dcp=dcp)
 
 
 def _sliceable(model: Model, tp: int) -> tuple[bool, bool]:

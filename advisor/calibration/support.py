@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 EXPERTS = ("expert_memory", "expert_compute", "expert_us")
 TOGETHER = "attention data parallel"
+CONTEXT_SPREAD = "decode context parallelism"
 
 KERNEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
     "4-bit weights": ("narrow4_memory", "narrow4_compute", "narrow4_us"),
@@ -57,6 +58,18 @@ KERNEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
     "an image encoder": ("gemm_compute", "attention_compute", "attention_us", "kernel_us", "layer_host_us"),
     "expert parallelism": (*EXPERTS, "link", "ring_link"),
     TOGETHER: ("step_ms", "layer_host_us", "expert_host_us", "link", "ring_link"),
+    CONTEXT_SPREAD: (
+        "collective_us",
+        "link",
+        "ring_us",
+        "ring_link",
+        "kernel_us",
+        "attention_us",
+        "kv_memory",
+        "attention_compute",
+        "latent_memory",
+        "latent_compute",
+    ),
 }
 """By name, the parameters that mean something else there."""
 
@@ -99,6 +112,7 @@ def _has(model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]
         "an image encoder": np.full(len(layout), model.images is not None),
         "expert parallelism": layout.ep > 1,
         TOGETHER: layout.ep > layout.tp,
+        CONTEXT_SPREAD: layout.dcp > 1,
     }
 
 
@@ -183,6 +197,10 @@ LOCKSTEP_SIGMA = 0.3
 of a millisecond to meet. Two closed loops of Qwen3-30B-A3B on two H200s take 9 and 62% longer than predicted
 (``benchmarks/measured``)."""
 
+CONTEXT_SPREAD_SIGMA = LOCKSTEP_SIGMA
+"""The same where GPUs share each context and the engine has no run of that: kernels and collectives that no run had. The other layout of
+which none was fitted is the only one whose error is known."""
+
 
 def back_end_variance(marginal: ParameterPosterior, model: Model, layout: DeploymentArrays) -> Array:
     """Return the variance that this adds to each log prediction of n layouts, shape (n,)."""
@@ -191,7 +209,10 @@ def back_end_variance(marginal: ParameterPosterior, model: Model, layout: Deploy
     variance = np.where(narrow & (marginal.provenance != "calibrated"), BACK_END_SIGMA**2, 0.0)
     seen = frozenset() if marginal.seen is None else marginal.seen.kinds
     together = kinds[TOGETHER] & (TOGETHER not in seen)
-    return np.asarray(variance + np.where(together, LOCKSTEP_SIGMA**2, 0.0))
+    apart = kinds[CONTEXT_SPREAD] & (CONTEXT_SPREAD not in seen)
+    return np.asarray(
+        variance + np.where(together, LOCKSTEP_SIGMA**2, 0.0) + np.where(apart, CONTEXT_SPREAD_SIGMA**2, 0.0)
+    )
 
 
 def widened(marginal: ParameterPosterior, *work: tuple[Model, DeploymentArrays]) -> ParameterPosterior:

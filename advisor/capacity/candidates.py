@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from advisor.capacity.pool_pairs import PoolGpus, PoolTerms
@@ -13,12 +14,13 @@ from advisor.perf_model.energy import POWER
 from advisor.perf_model.memory.dispatch import memory
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import read_cluster
+from advisor.recommendation.layout_choice import checked_degree
 from advisor.simulator.server import AggregatedServer
 from catalog.engines import find_engine, resolve
 from catalog.errors import InputError, NoRoomError, Note
 from catalog.gpus import counted_in
 from catalog.schema import Cluster, Deployment, Model
-from search.parallelism import parallelisms
+from search.parallelism import context_degrees, parallelisms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -69,23 +71,33 @@ def fleets_of(
     serving: Mapping[str, Any],
     longest_request: int,
     together: bool = True,
+    dcp: int | None = None,
     draftings: Sequence[Drafting | None] = (None,),
 ) -> list[ReplicaSizing]:
     """List every layout of one replica that holds the model and its longest request, and fills a node evenly; with ``together`` of models
-    with experts also those of replicas that share them (attention data parallel). Each drafts in every way of ``draftings`` that fits.
+    with experts also those of replicas that share them (attention data parallel). Contexts are spread over ``dcp`` GPUs, if stated. Each
+    drafts in every way of ``draftings`` that fits.
     """
     known = find_engine(base.engine).parallel
     experts = ("all" if together and "dp" in known else "tp") if model.moe_layers and "ep" in known else "none"
     engines: list[AggregatedServer] = []
-    for layout in parallelisms(model, node, max_pp=None if "pp" in known else 1, expert_parallel=cast("Any", experts)):
+    contexts = partial(
+        context_degrees,
+        model,
+        stated=checked_degree(dcp, find_engine(base.engine)),
+        length=demand.workload.input_len + demand.workload.output_len,
+        supported="dcp" in known,
+    )
+    pps = None if "pp" in known else 1
+    for layout in parallelisms(model, node, max_pp=pps, expert_parallel=cast("Any", experts), contexts=contexts):
         if not _is_one_replica(layout) or node.gpus_per_node % layout.num_gpus:
             continue
-        chosen = replace(base, tp=layout.tp, pp=layout.pp, dp=layout.dp, ep=layout.ep)
+        chosen = replace(base, tp=layout.tp, pp=layout.pp, dp=layout.dp, ep=layout.ep, dcp=layout.dcp)
         if memory(
             model, node, DeploymentArrays.of([resolve(chosen, model, node).value], model, node.gpu), chosen.engine
         ).fits[0]:
             engines.append(AggregatedServer.of(model, node, chosen, knowledge, serving))
-            for drafting in filter(None, draftings):
+            for drafting in filter(None, draftings if layout.dcp == 1 else ()):
                 with contextlib.suppress(NoRoomError):
                     drafted = replace(chosen, drafting=drafting)
                     engines.append(AggregatedServer.of(model, node, drafted, knowledge, serving))
@@ -100,6 +112,11 @@ def fleets_of(
 def _is_one_replica(layout: Parallelism) -> bool:
     """Return whether a layout is of one replica, or of one group of ranks that share their experts and have no pipelines."""
     return layout.dp == 1 or (layout.ep == layout.tp * layout.dp and layout.pp == 1)
+
+
+def _is_plain(deployment: Deployment) -> bool:
+    """Return whether nothing is drafted and no context spread, which pools are not planned with."""
+    return deployment.drafting is None and deployment.dcp == 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +156,7 @@ class Layouts:
             )
             fleets = fleets_of(model, cluster, base, knowledge, demand, most_gpus=most, **limits)
             by_kind.append(tuple(fleets))
-            undrafted = [fleet for fleet in fleets if fleet.engine.deployment.drafting is None]
+            undrafted = [fleet for fleet in fleets if _is_plain(fleet.engine.deployment)]
             pool_gpus.append(PoolGpus(layouts=undrafted, most=most))
             notes += knowledge.notes
             if not fleets:

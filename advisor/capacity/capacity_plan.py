@@ -163,6 +163,7 @@ def plan(
     set_gpu: Mapping[str, float | str] | None = None,
     top: int = 2,
     disaggregate: bool = False,
+    dcp: int | None = None,
     kv_link_gbps: float | None = None,
     search_budgets: bool = False,
     worth: bool = False,
@@ -212,6 +213,7 @@ def plan(
         top: layouts to show of every kind of GPU.
         disaggregate: also try fleets with a pool for prompts (see ``advisor.simulator.disaggregation``), of layouts and kinds of GPUs
             of their own (see ``advisor.capacity.pool_pairs``), and show the best.
+        dcp: as ``recommend`` takes it.
         search_budgets: where a limit, and not saturation, decides how many replicas there are, also try smaller token budgets of a step
             (see ``advisor.capacity.budget_variants``); those of the engine or of ``deployment`` otherwise.
         kv_link_gbps: GB/s of a GPU over the link between the pools; None: NVLink within a node, else the network.
@@ -277,6 +279,7 @@ def plan(
         demand=demand,
         left_out=[name for name, offer in prices.items() if offer is None] if objective == "cost" else [],
         spares=spares,
+        dcp=dcp,
         serving={
             "router": router,
             "scheduling_policy": scheduling_policy,
@@ -421,8 +424,8 @@ def _check(
         raise InputError(f"headroom is {headroom:g}; it must be from 0 to 10, such as 0.2 for 20%")
     if isinstance(spares, bool) or not isinstance(spares, int) or not 0 <= spares <= MOST_REPLICAS:
         raise InputError(f"spares is {spares!r:.60}; it must be a whole number from 0 to {MOST_REPLICAS}")
-    if base.num_gpus != 1 or base.ep != 1:
-        raise InputError("tp, pp, dp and ep are what a plan searches; leave them at 1")
+    if base.num_gpus != 1 or base.ep * base.dcp != 1:
+        raise InputError("tp, pp, dp, ep and dcp are what a plan searches; leave them at 1")
 
 
 def _engine_notes(fleets: Iterable[ReplicaSizing]) -> list[Note]:

@@ -104,6 +104,7 @@ def row(option: FleetOption) -> dict[str, Any]:
         "tp": deployment.tp,
         "pp": deployment.pp,
         "ep": deployment.ep,
+        **({"dcp": deployment.dcp} if deployment.dcp > 1 else {}),
         "prefill_replicas": option.prefill.dp if option.prefill else 0,
         "prefill_tp": option.prefill.tp if option.prefill else None,
         "prefill_gpu": option.prefill_gpu,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from advisor.simulator.request_results import RequestResults
 
 POOLS = ("prefill_replicas", "prefill_tp")
-WHOLE = (*POOLS, "tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "draft_len")
+WHOLE = (*POOLS, "tp", "pp", "dp", "ep", "dcp", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "draft_len")
 NUMBERS = ("gpu_memory_utilization", "offload")
 TEXTS = ("engine", "dtype", "kv_dtype", "kv_offload", "router", "scheduling_policy", "prefill_gpus", "speculate")
 SWITCHES = ("enable_prefix_caching",)

@@ -65,6 +65,8 @@ class DeploymentArrays:
     dp: Array
     ep: Array
     """GPUs the experts are spread over; 1: they are sliced over ``tp``."""
+    dcp: Array
+    """GPUs of ``tp`` that share each request's KV cache by its tokens."""
     weight_bytes: Array
     """Bytes per weight of the layers' matrices, scales included."""
     block_scales: Array
@@ -130,6 +132,7 @@ class DeploymentArrays:
                 ("pp", 1),
                 ("dp", 1),
                 ("ep", 1),
+                ("dcp", 1),
                 ("max_num_seqs", 256),
                 ("max_num_batched_tokens", 2048),
                 ("max_model_len", model.max_position_embeddings),

@@ -12,7 +12,7 @@ from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.forward_pass import decode_pass, forward_pass_cost
 from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.operators import ForwardPass
-from catalog.engines import resolve
+from catalog.engines import check_contexts, find_engine, resolve
 from catalog.errors import InputError
 from catalog.models.find import find_model
 from catalog.units import GIB
@@ -54,6 +54,7 @@ class DraftSteps:
         """
         if not cost_model.timing.cuts_prompts:
             raise InputError("engine torch does not speculate; leave out speculate")
+        check_contexts(deployment.dcp, find_engine(deployment.engine), drafts=True)
         if method == "mtp" and not cost_model.model.mtp_parameters:
             raise InputError(
                 f"{cost_model.model.name} has no heads that predict several tokens; take eagle, ngram or draft:MODEL"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from advisor.perf_model.context_parallel import added_kernels, exchanges
 from advisor.perf_model.cost import (
     ALL_GATHER,
     ALL_REDUCE,
@@ -182,13 +183,13 @@ def attention_work(model: Model, layout: DeploymentArrays, step: ForwardPass) ->
             latent = latent or part.latent
             context, pairs = (step.windowed_context, step.windowed_pairs) if part.window else (step.context, step.pairs)
             if part.index:
-                read = read + count * step.decodes * context * part.index_bytes
+                read = read + count * step.decodes * context * part.index_bytes / layout.dcp
                 scored = 2.0 * part.index.heads * part.index.dim / part.index.pooled
-                prefill = prefill + count * (step.decodes * context + pairs) * scored
+                prefill = prefill + count * (step.decodes * context / layout.dcp + pairs) * scored
                 context = np.minimum(context, part.index.top_k)
                 pairs = np.minimum(pairs, prompts * part.index.top_k)
             token = count * step.decodes * sliced_numbers(part.read, layout.tp) * layout.kv_bytes
-            read, read_tile = read + context * token, read_tile + token
+            read, read_tile = read + context * token / layout.dcp, read_tile + token
             decode = decode + count * step.decodes * context * part.pair_flops(absorbed=True) / layout.tp
             pair = count * part.pair_flops(absorbed=False) / layout.tp
             prefill, prefill_tile = prefill + pairs * pair, prefill_tile + prompts * pair
@@ -214,6 +215,8 @@ def _elementwise_kernels(model: Model, layout: DeploymentArrays) -> Array:
     layers = _layers(model)
     kernels = layers * (KERNELS_PER_LAYER + KERNELS_PER_QK_NORM * model.qk_norm)
     kernels = kernels + model.moe_layers * KERNELS_PER_EXPERT_LAYER
+    if np.any(layout.dcp > 1):
+        kernels = kernels + added_kernels(model, layout)
     return kernels + np.where(layout.matrix_flops > layout.half_flops, layers * KERNELS_PER_QUANTISED_LAYER, 0.0)
 
 
@@ -229,6 +232,9 @@ def _collectives(model: Model, layout: DeploymentArrays, step: ForwardPass) -> I
     yield CollectiveWork(name=ALL_REDUCE, op="all_reduce", message_bytes=message, group=layout.tp, times=sums)
     logits = step.sequences * model.vocab_size * ACTIVATION_BYTES
     yield CollectiveWork(name=ALL_GATHER, op="all_gather", message_bytes=logits, group=layout.tp, times=1.0)
+    if np.any(layout.dcp > 1):
+        for name, op, size, group, times in exchanges(model, layout, step):
+            yield CollectiveWork(name=name, op=op, message_bytes=size, group=group, times=times)
     if model.moe_layers and np.any(layout.ep > layout.tp):
         replicas = np.where(layout.ep > layout.tp, layout.ep / layout.tp, 1.0)
         for op in ("all_gather", "reduce_scatter"):

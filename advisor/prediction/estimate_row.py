@@ -26,7 +26,7 @@ def memory_in_use(estimate: Estimate) -> Mapping[str, float]:
 
 def weights_gib(estimate: Estimate) -> float:
     """Return the whole model's weights in the deployment's format, in GiB."""
-    alone = replace(estimate.deployment, tp=1, pp=1, dp=1, ep=1, offload=0.0)
+    alone = replace(estimate.deployment, tp=1, pp=1, dp=1, ep=1, dcp=1, offload=0.0)
     arrays = DeploymentArrays.of([alone], estimate.model, estimate.cluster.gpu)
     return float(memory(estimate.model, estimate.cluster, arrays).weights_gib[0])
 

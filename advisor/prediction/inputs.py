@@ -28,10 +28,10 @@ def plain(value: Any) -> Any:
 
 def plain_fields(answer: Any, *without: str) -> dict[str, Any]:
     """Return the fields of an answer as plain JSON types by their names, but for those ``without``, and for those that are shown
-    only where they are stated (metadata "if_stated") and are None.
+    only where they are stated (metadata "if_stated") and are their default.
     """
     named = ((f, getattr(answer, f.name)) for f in dataclasses.fields(answer) if f.name not in without)
-    return {f.name: plain(value) for f, value in named if not ("if_stated" in f.metadata and value is None)}
+    return {f.name: plain(value) for f, value in named if not ("if_stated" in f.metadata and value == f.default)}
 
 
 def read_model(model: str | Model) -> Resolved[Model]:

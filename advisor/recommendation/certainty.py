@@ -124,6 +124,6 @@ def _grid(top: float) -> Array:
 
 def point_of(estimate: Estimate, batch: int) -> dict[str, Any]:
     """Return the columns of an estimate's deployment with a batch, each of one row."""
-    names = ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "max_num_batched_tokens")
+    names = ("tp", "pp", "dp", "ep", "dcp", "dtype", "kv_dtype", "max_num_batched_tokens")
     columns = {name: np.array([getattr(estimate.deployment, name)]) for name in names}
     return columns | {"max_num_seqs": np.array([batch])}

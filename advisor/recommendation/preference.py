@@ -19,7 +19,7 @@ MOST_THROUGHPUT, BALANCED, FASTEST = "most throughput", "balanced", "fastest"
 def by_worse_end(estimates: Sequence[Estimate], objective: str) -> list[Estimate]:
     """Return estimates in the order of what can be bet on: the worse end of the objective's 90% interval.
 
-    Of level ones that come first which leave fewer GPUs idle, have fewer pipeline stages, spread experts less, and slice less.
+    Of level ones that come first which leave fewer GPUs idle, have fewer pipeline stages, spread contexts and experts less, and slice less.
     """
     rest = sorted(estimates, key=lambda estimate: _worse_end(estimate, objective))
     ordered: list[Estimate] = []
@@ -44,9 +44,9 @@ def _worse_end(estimate: Estimate, objective: str) -> float:
     return float(-np.log(low) if direction == "maximize" else np.log(high))
 
 
-def _complexity(estimate: Estimate) -> tuple[int, int, int, int]:
+def _complexity(estimate: Estimate) -> tuple[int, ...]:
     deployment = estimate.deployment
-    return -deployment.num_gpus, deployment.pp, deployment.ep, deployment.tp
+    return -deployment.num_gpus, deployment.pp, deployment.dcp, deployment.ep, deployment.tp
 
 
 def named_choices(best: Estimate, front: Sequence[Estimate]) -> Mapping[str, Estimate]:

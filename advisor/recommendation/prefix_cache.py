@@ -36,7 +36,7 @@ SAMPLE_RATE, SAMPLE = 8.0, 4000
 """Requests a second, and how many, of which mean lengths and what a cache without end would hit are read."""
 NOTHING = {"shared_prefix": 0, "num_prefixes": 1, "turns": 1}
 """What requests have in common where nobody says."""
-KEY = ("tp", "pp", "dp", "ep", "dtype", "kv_dtype")
+KEY = ("tp", "pp", "dp", "ep", "dcp", "dtype", "kv_dtype")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class PrefixCaches:
         rates = np.full(len(batches), self.ceiling)
         if not self.simulated:
             return rates
-        columns_of_key = [np.broadcast_to(np.asarray(columns[name], dtype=object), len(batches)) for name in KEY]
+        columns_of_key = [np.broadcast_to(np.asarray(columns.get(name, 1), dtype=object), len(batches)) for name in KEY]
         for key, known in self.simulated.items():
             rows = np.ones(len(batches), dtype=bool)
             for values, value in zip(columns_of_key, key, strict=True):

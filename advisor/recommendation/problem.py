@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -17,11 +17,10 @@ from advisor.prediction.estimation import measured_run, with_measurement
 from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.prediction.prediction import Prediction
 from advisor.recommendation.certainty import HOLDS, ConfidenceFactors, point_of, surely_held
-from catalog.engines import find_engine, resolve, valid_tp
-from catalog.errors import InputError, Note
+from advisor.recommendation.layout_choice import layouts_of
+from catalog.engines import find_engine, resolve
 from catalog.schema import Cluster, Deployment, Model, Slo, Workload
 from catalog.units import usd_per_mtok
-from search.parallelism import parallelisms
 from search.scores import Scores
 from search.space import Axis, Space, batch_sizes
 from search.study import explore
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from advisor.prediction.evidence import Evidence
     from advisor.recommendation.draft_search import DraftGains
     from advisor.recommendation.prefix_cache import PrefixCaches
-    from catalog.errors import Resolved
+    from catalog.errors import Note, Resolved
     from catalog.schema import Price
     from catalog.units import Array
     from search.scores import Direction
@@ -58,6 +57,9 @@ MOST_SEQUENCES = 1024
 
 LIMITS = ("kv_cache", "max_num_batched_tokens", "ttft_ms", "tpot_ms", "e2e_ms")
 """What a point may exceed: memory, a token a step for every running sequence, and the limits of the question."""
+
+LAYOUT = ("tp", "pp", "ep", "dcp")
+"""Columns in which layouts of a replica differ; the last is there where contexts are spread."""
 
 LEVEL_SHARE = 0.01
 """Deployments whose ends differ by less than this share are level: nine in ten of the measured runs repeat to 1%
@@ -85,6 +87,8 @@ class DeploymentSearch:
     """None: the engine's own share of each deployment."""
     offload: float = 0.0
     kv_offload: str | None = None
+    dcp: int | None = None
+    """Decode context parallel degree; None: what is worth trying (``search.parallelism.context_degrees``)."""
     max_batch: int = MOST_SEQUENCES
     knowledge: Evidence
     price: Price | None
@@ -127,26 +131,16 @@ class DeploymentSearch:
 
     def space(self) -> Space:
         """Return the valid layouts with the batches that may fit them, crossed with the other knobs that are open."""
-        known = find_engine(self.engine).parallel
-        experts = "all" if self.model.moe_layers and "ep" in known else "none"
-        layouts = [
-            layout
-            for layout in parallelisms(
-                self.model,
-                self.cluster,
-                max_pp=None if "pp" in known else 1,
-                expert_parallel=cast("Any", experts),
-                fits=self._fits,
-            )
-            if layout.dp == 1 or "dp" in known
-        ]
-        if not layouts:
-            tps = ", ".join(map(str, valid_tp(self.model, most=self.cluster.num_gpus)))
-            raise InputError(
-                f"{self.model.name} has {self.model.num_attention_heads} attention heads and cannot be laid out on "
-                f"{self.cluster}; tensor parallel degrees that work: {tps}"
-            )
-        axis = Axis.table(layouts, names=("tp", "pp", "dp", "ep"))
+        layouts = layouts_of(
+            self.model,
+            self.cluster,
+            find_engine(self.engine),
+            dcp=1 if self.drafts is not None else self.dcp,
+            length=self.length,
+            fits=self._fits,
+        )
+        spread = ("dcp",) if any(layout.dcp > 1 for layout in layouts) else ()
+        axis = Axis.table(layouts, names=("tp", "pp", "dp", "ep", *spread))
         knobs = (
             Axis.of("dtype", self.dtypes),
             Axis.of("kv_dtype", self.kv_dtypes),
@@ -325,7 +319,7 @@ class DeploymentSearch:
             lambda columns: self.scores(columns, labels),
             directions=self.directions,
             tie_break={"num_gpus": "maximize" if self.objective in FILLS_THE_CLUSTER else "minimize"},
-            distinct=("tp", "pp", "ep"),
+            distinct=tuple(name for name in LAYOUT if name in space.names),
             trials=trials,
             storage=storage,
             study_name=study_name,
@@ -351,7 +345,9 @@ class DeploymentSearch:
         able = over == over.min()
         level = able & (loss <= loss[able].min() + LEVEL_SHARE * abs(loss[able].min()))
         idle = -columns["dp"] * columns["tp"] * columns["pp"] if fills else np.zeros_like(columns["dp"])
-        order = np.lexsort((loss, columns["tp"], columns["ep"], columns["pp"], idle, ~level))
+        order = np.lexsort(
+            (loss, columns["tp"], columns["ep"], columns.get("dcp", columns["pp"]), columns["pp"], idle, ~level)
+        )
         return self._described(space, {name: values[order[:1]] for name, values in columns.items()})[0]
 
     def deployment(self, record: Mapping[str, Any]) -> Deployment:

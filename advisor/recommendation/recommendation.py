@@ -28,9 +28,10 @@ from advisor.recommendation.answer_notes import last_sequences, regime_notes
 from advisor.recommendation.cache_search import with_caches
 from advisor.recommendation.certainty import is_sure
 from advisor.recommendation.draft_search import drafts_of, with_drafts
+from advisor.recommendation.layout_choice import checked_degree
 from advisor.recommendation.preference import by_worse_end
 from advisor.recommendation.prefix_cache import caches_of
-from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, FormatNotes, checked
+from advisor.recommendation.problem import LAYOUT, MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, FormatNotes, checked
 from advisor.recommendation.proposal import Proposal, proposals
 from advisor.recommendation.question import budgets, check_numbers, check_question, formats
 from advisor.recommendation.relaxation import relaxations
@@ -158,6 +159,7 @@ def recommend(
     gpu_memory_utilization: float | None = None,
     offload: float = 0.0,
     kv_offload: str | None = None,
+    dcp: int | None = None,
     max_batch: int | None = None,
     trials: int | None = None,
     storage: str | None = None,
@@ -200,6 +202,8 @@ def recommend(
         gpu_memory_utilization: share of each GPU's memory that the engine may use; None for the engine's own.
         offload: share of the layers' weights streamed from CPU memory.
         kv_offload: tiers below the GPUs' KV cache, such as "cpu=200GB" (see ``catalog.kv_offload``).
+        dcp: decode context parallel degree of all layouts; None: 1 and, for requests of 8192 tokens or more, what leaves no copy of a
+            KV cache.
         max_batch: largest batch per replica to consider; 1024 if None.
         trials: evaluate about this many points instead of all.
         storage: URL or path that keeps the Optuna study.
@@ -265,6 +269,7 @@ def recommend(
         gpu_memory_utilization=gpu_memory_utilization,
         offload=offload,
         kv_offload=kv_offload,
+        dcp=checked_degree(dcp, kind, speculate),
         max_batch=max_batch or MOST_SEQUENCES,
         knowledge=knowledge,
         price=objective_price(objective, gpu.name, price, illustrative=illustrative_prices),
@@ -374,11 +379,11 @@ def _best_of(answers: Sequence[Recommendation]) -> Recommendation:
 
 
 def _one_a_layout(exploration: StudyResult, most: int) -> list[int]:
-    """Return the best candidates, each (tp, pp, ep) once; feasible ones where there are any."""
+    """Return the best candidates, each (tp, pp, ep, dcp) once; feasible ones where there are any."""
     seen: set[tuple[int, ...]] = set()
     rows = []
     feasible = exploration.scores.excess == 0
-    layouts = np.stack([exploration.columns[name] for name in ("tp", "pp", "ep")], axis=1)
+    layouts = np.stack([exploration.columns[name] for name in LAYOUT if name in exploration.columns], axis=1)
     for i, layout in enumerate(map(tuple, layouts.tolist())):
         if layout in seen or (exploration.feasible and not feasible[i]):
             continue

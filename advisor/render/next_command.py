@@ -103,6 +103,6 @@ def whole_servers(number: int, gpu: Gpu, name: str) -> str:
 
 def layout_words(deployment: Deployment) -> Sequence[str]:
     """Return the options of a layout, of degrees above 1."""
-    degrees = {"--tp": deployment.tp, "--pp": deployment.pp, "--dp": deployment.dp, "--ep": deployment.ep}
+    degrees = {f"--{name}": getattr(deployment, name) for name in ("tp", "pp", "dp", "ep", "dcp")}
     words = [word for option, degree in degrees.items() if degree > 1 for word in (option, str(degree))]
     return words or ["--tp", "1"]

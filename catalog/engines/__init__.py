@@ -1,6 +1,6 @@
 """Engines: what they can run, what they choose by default, and the commands that start them."""
 
-from catalog.engines.defaults import compute_dtype, known_format, resolve
+from catalog.engines.defaults import check_contexts, compute_dtype, known_format, resolve
 from catalog.engines.kv_cache import (
     KvGroups,
     graph_sizes,
@@ -16,10 +16,12 @@ from catalog.engines.launch.formats import FORMATS, export_format, render
 from catalog.engines.launch.process import Process
 from catalog.engines.parallelism import (
     check_layout,
+    context_problem,
     kv_heads_per_gpu,
     padded_vocab,
     pipeline_layers,
     tp_problem,
+    valid_dcp,
     valid_ep,
     valid_pp,
     valid_tp,
@@ -50,9 +52,11 @@ __all__ = [
     "KvGroups",
     "Process",
     "all_engines",
+    "check_contexts",
     "check_layout",
     "command",
     "compute_dtype",
+    "context_problem",
     "engine_family",
     "engine_name",
     "engine_timing",
@@ -78,6 +82,7 @@ __all__ = [
     "static_gib",
     "static_share",
     "tp_problem",
+    "valid_dcp",
     "valid_ep",
     "valid_pp",
     "valid_tp",

@@ -39,7 +39,7 @@ def resolve(deployment: Deployment, model: Model, cluster: Cluster) -> Resolved[
     engine = find_engine(deployment.engine)
     gpu = cluster.gpu
     notes: list[Note] = []
-    check_layout(model, tp=deployment.tp, pp=deployment.pp, dp=deployment.dp, ep=deployment.ep)
+    check_layout(model, tp=deployment.tp, pp=deployment.pp, dp=deployment.dp, ep=deployment.ep, dcp=deployment.dcp)
     _check_parallel(deployment, engine)
     _check_placement(deployment, cluster)
     _check_shares(deployment)
@@ -102,8 +102,19 @@ def _check_parallel(deployment: Deployment, engine: Engine) -> None:
     for name, wanted in degrees.items():
         if wanted and name not in engine.parallel:
             raise InputError(f"{engine.name} is not known to support {words[name]}; leave it off or use vllm")
+    check_contexts(deployment.dcp, engine, drafts=deployment.drafting is not None)
     if deployment.sequence_parallel and (deployment.tp == 1 or not deployment.compiled):
         raise InputError("sequence_parallel is on; it needs tp above 1 and compiled on")
+
+
+def check_contexts(dcp: int, engine: Engine, *, drafts: bool = False) -> None:
+    """Raise ``InputError`` where spreading a context over GPUs is not modelled: of another engine than vLLM, or beside ``drafts``."""
+    if dcp > 1 and "dcp" not in engine.parallel:
+        raise InputError(
+            f"decode context parallelism is modelled as vllm has it, not {engine.name}; leave dcp out or use vllm"
+        )
+    if dcp > 1 and drafts:
+        raise InputError("drafts are not modelled beside decode context parallelism; leave out dcp or speculate")
 
 
 def _check_placement(deployment: Deployment, cluster: Cluster) -> None:

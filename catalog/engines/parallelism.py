@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from catalog.engines.registry import REFERENCE, find_engine
 from catalog.errors import InputError
+from catalog.mixers import LatentAttention
+from catalog.models.stack import stack
 from catalog.schema import require_positive
 
 if TYPE_CHECKING:
@@ -109,9 +111,41 @@ def valid_ep(model: Model, tp: int, dp: int = 1) -> tuple[int, ...]:
     return tuple(sorted({ep for ep in (1, *groups) if ep <= model.num_experts}))
 
 
-def check_layout(model: Model, *, tp: int, pp: int, dp: int, ep: int) -> None:
+def context_problem(model: Model, tp: int, dcp: int) -> str:
+    """Return why the KV cache of ``model`` cannot be spread by tokens over ``dcp`` of ``tp`` GPUs; empty if it can.
+
+    vLLM 0.24 and 0.33: config/parallel.py ``ParallelConfig``, config/model.py ``verify_with_parallel_config``, v1/kv_cache_interface.py
+    ``SlidingWindowSpec``, v1/core/single_type_kv_cache_manager.py ``MambaManager``.
+    """
+    if dcp == 1:
+        return ""
+    mixers = [part for layer in stack(model).kinds for part in layer.mixers]
+    if any(part.state_bytes for part in mixers):
+        return f"{model.name} has recurrent layers, whose states are not spread"
+    if any(part.window for part in mixers if not part.state_bytes):
+        return f"{model.name} has sliding-window layers, whose cache is not spread"
+    if any(isinstance(part, LatentAttention) and part.compress > 1 for part in mixers):
+        return f"{model.name} caches several tokens as one, which is not spread"
+    if model.attention != "mla":
+        kv = model.num_key_value_heads
+        if dcp > tp // kv:
+            return f"each of {model.name}'s {kv} KV heads is held by {max(tp // kv, 1)} of {tp} GPUs, and only copies are spread"
+        if model.num_attention_heads // kv % dcp:
+            return (
+                f"{model.name} has {model.num_attention_heads // kv} query heads to a KV head, which dcp has to divide"
+            )
+    return f"dcp has to divide tp={tp}" if tp % dcp else ""
+
+
+@lru_cache(maxsize=512)
+def valid_dcp(model: Model, tp: int) -> tuple[int, ...]:
+    """Return decode context parallel degrees that go with ``tp``, ascending."""
+    return tuple(dcp for dcp in range(1, tp + 1) if not context_problem(model, tp, dcp))
+
+
+def check_layout(model: Model, *, tp: int, pp: int, dp: int, ep: int, dcp: int = 1) -> None:
     """Raise ``InputError`` unless the model can be laid out so."""
-    for name, value in (("tp", tp), ("pp", pp), ("dp", dp), ("ep", ep)):
+    for name, value in (("tp", tp), ("pp", pp), ("dp", dp), ("ep", ep), ("dcp", dcp)):
         require_positive(name, value, most=MOST_GPUS)
     if pp > model.num_hidden_layers:
         raise InputError(f"pp is {pp}, but {model.name} has {model.num_hidden_layers} layers; pp can be at most that")
@@ -126,3 +160,5 @@ def check_layout(model: Model, *, tp: int, pp: int, dp: int, ep: int) -> None:
         raise InputError(
             f"tp is {tp}, which does not divide {model.name}'s {problem}; tp can be {', '.join(map(str, near))}"
         )
+    if problem := context_problem(model, tp, dcp):
+        raise InputError(f"dcp is {dcp}, but {problem}; it can be {' or '.join(map(str, valid_dcp(model, tp)))}")

@@ -70,7 +70,8 @@ class Engine:
     last_version_below_min: str = ""
     """Last version known to run below ``min_capability``."""
     parallel: tuple[str, ...] = ("tp", "dp")
-    """Of "tp", "pp", "dp", "ep", "sp" (sequence parallel), "offload" (weights kept in CPU memory) and "kv_offload" (KV blocks there and below)."""
+    """Of "tp", "pp", "dp", "ep", "dcp" (decode context parallel), "sp" (sequence parallel), "offload" (weights kept in CPU memory) and
+    "kv_offload" (KV blocks there and below)."""
     online: tuple[str, ...] = ()
     """Formats it can turn an unquantised checkpoint into while loading."""
     float16_refused: tuple[str, ...] = ()

@@ -57,6 +57,7 @@ def plan(
             objective=search.objective,
             top=search.top,
             disaggregate=search.disaggregate,
+            dcp=engine.decode_context_parallel_size,
             kv_link_gbps=engine.kv_link,
             search_budgets=search.search_budgets,
             worth=search.worth,

@@ -16,6 +16,7 @@ TP = flag("--tensor-parallel-size", "--tp", metavar="N")
 PP = flag("--pipeline-parallel-size", "--pp", metavar="N")
 DP = flag("--data-parallel-size", "--dp", metavar="N")
 EP = flag("--expert-parallel-size", "--ep", metavar="N")
+DCP = flag("--decode-context-parallel-size", "--dcp", metavar="N")
 ENGINE = flag("--engine", metavar="NAME", completion=engine_names)
 VERSION = flag("--engine-version", metavar="X.Y")
 DTYPE = flag("--dtype", "--weights", metavar="FORMAT")
@@ -44,6 +45,8 @@ class Degrees:
     """Replicas."""
     expert_parallel_size: Annotated[int, EP] = 1
     """GPUs that the routed experts are spread over."""
+    decode_context_parallel_size: Annotated[int, DCP] = 1
+    """GPUs of each layer's that share the KV cache of a request by its tokens, where they would hold copies of it."""
 
 
 @group(PANEL)
@@ -58,6 +61,8 @@ class ChosenDegrees:
     """Replicas."""
     expert_parallel_size: Annotated[int | None, EP] = None
     """GPUs that the routed experts are spread over."""
+    decode_context_parallel_size: Annotated[int | None, DCP] = None
+    """GPUs of each layer's that share the KV cache of a request by its tokens, where they would hold copies of it."""
 
     def degrees(self) -> dict[str, Any]:
         """Return the degrees that are stated."""
@@ -66,6 +71,7 @@ class ChosenDegrees:
             "pp": self.pipeline_parallel_size,
             "dp": self.data_parallel_size,
             "ep": self.expert_parallel_size,
+            "dcp": self.decode_context_parallel_size,
         }
         return {name: degree for name, degree in layout.items() if degree is not None}
 
@@ -111,6 +117,15 @@ class CachedBelow:
     def below(self) -> dict[str, Any]:
         """Return the field of a ``Deployment`` that they state."""
         return {"kv_offload": "+".join(self.kv_offload)} if self.kv_offload else {}
+
+
+@group(PANEL)
+class SpreadContext:
+    """The degree to which contexts are spread, of all layouts that are searched."""
+
+    decode_context_parallel_size: Annotated[int | None, DCP] = None
+    """GPUs of each layer's that share the KV cache of a request by its tokens.  [default: 1 and, from 8192 tokens of a request on, as many as
+    would hold copies of it compete]"""
 
 
 @group(PANEL)
@@ -165,7 +180,7 @@ class Linked:
 
 
 @group(PANEL)
-class RoutedEngine(Linked, CachedBelow, Queued, Routed, EngineOptions):
+class RoutedEngine(Linked, SpreadContext, CachedBelow, Queued, Routed, EngineOptions):
     """An engine, its queue, the router before its replicas, and the link between pools of them."""
 
     def knobs(self) -> dict[str, Any]:
@@ -185,6 +200,7 @@ class FixedLayout(Offloaded, EngineOptions, Degrees):
             "pp": self.pipeline_parallel_size,
             "dp": self.data_parallel_size,
             "ep": self.expert_parallel_size,
+            "dcp": self.decode_context_parallel_size,
             "offload": self.offload,
         }
 
@@ -277,7 +293,7 @@ class ChosenLayout(CachedBelow, Offloaded, EngineOptions, ChosenDegrees):
 
 
 @group(PANEL)
-class SearchedEngine(CachedBelow, Routed, Offloaded, Room, Release):
+class SearchedEngine(SpreadContext, CachedBelow, Routed, Offloaded, Room, Release):
     """An engine and what the search may choose from."""
 
     dtype: Annotated[list[str] | None, DTYPE] = None
@@ -302,6 +318,7 @@ class SearchedEngine(CachedBelow, Routed, Offloaded, Room, Release):
             "max_model_len": self.max_model_len,
             "gpu_memory_utilization": self.gpu_memory_utilization,
             "offload": self.offload,
+            "dcp": self.decode_context_parallel_size,
             **self.below(),
         }
 

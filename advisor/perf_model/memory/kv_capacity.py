@@ -35,7 +35,8 @@ class CachePages:
 
     page_bytes: Array
     full_tokens: Array
-    """Tokens on a page of a layer that attends to everything."""
+    """Tokens on the pages that the GPUs that share a context have of a layer that attends to everything (v1/core/kv_cache_utils.py
+    ``resolve_dcp_kv_block_size``)."""
     windowed_tokens: Array
     """The same of one that attends to a window."""
 
@@ -54,7 +55,7 @@ def cache_pages(model: Model, layout: DeploymentArrays) -> CachePages:
         share = np.floor(np.where(one > 0, page / np.maximum(one * BLOCK, 1e-9), 1.0) + 1e-9)
         return BLOCK * np.maximum(share, 1.0) * widened
 
-    return CachePages(page_bytes=page_bytes, full_tokens=tokens(full), windowed_tokens=tokens(windowed))
+    return CachePages(page_bytes=page_bytes, full_tokens=tokens(full) * layout.dcp, windowed_tokens=tokens(windowed))
 
 
 def layer_cache_bytes(part: Mixer, layout: DeploymentArrays) -> Array:

@@ -168,7 +168,9 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
     kinds = stack(model).kinds
     padding = expert_padding(model, cluster.gpu, facts)
     weights_by_kind = [layer_bytes(model, kind, layout, padding) for kind in kinds]
-    cache_by_kind = [sum(layer_cache_bytes(part, layout) for part in kind.mixers) + 0.0 * layout.tp for kind in kinds]
+    cache_by_kind = [
+        sum(layer_cache_bytes(part, layout) for part in kind.mixers) / layout.dcp + 0.0 * layout.tp for kind in kinds
+    ]
     cached_by_kind = [sum(bool(part.cached[0] or part.state_bytes) for part in kind.mixers) for kind in kinds]
     recent = is_recent(layout, facts.name)
     stated = weight_share(model) * np.where(recent, weight_factor(model, layout), 1.0)

@@ -164,6 +164,7 @@ def render(deployment: Deployment, model: Model, cluster: Cluster, format: str) 
 def _comments(deployment: Deployment, model: Model, cluster: Cluster) -> list[str]:
     layout = f"{deployment.dp} x tp {deployment.tp} x pp {deployment.pp}"
     layout += f", experts over {deployment.ep}" if deployment.ep > 1 else ""
+    layout += f", contexts over {deployment.dcp}" if deployment.dcp > 1 else ""
     return [f"{model_argument(model)} on {cluster}: {layout}; {engine_name(deployment)}"]
 
 

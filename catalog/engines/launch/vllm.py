@@ -81,6 +81,8 @@ def options(deployment: Deployment, model: Model, gpu: Gpu) -> tuple[str, ...]:
     argv = ["vllm", "serve", model_argument(model), "--tensor-parallel-size", str(deployment.tp)]
     if deployment.pp > 1:
         argv += ["--pipeline-parallel-size", str(deployment.pp)]
+    if deployment.dcp > 1:
+        argv += ["--decode-context-parallel-size", str(deployment.dcp)]
     if deployment.ep > 1:
         argv += ["--enable-expert-parallel"]
     argv += ["--max-num-seqs", str(deployment.max_num_seqs)]
