@@ -213,7 +213,7 @@ def _layers(model: Model) -> float:
 
 def _elementwise_kernels(model: Model, layout: DeploymentArrays) -> Array:
     layers = _layers(model)
-    kernels = layers * (KERNELS_PER_LAYER + KERNELS_PER_QK_NORM * model.qk_norm)
+    kernels: Array | float = layers * (KERNELS_PER_LAYER + KERNELS_PER_QK_NORM * model.qk_norm)
     kernels = kernels + model.moe_layers * KERNELS_PER_EXPERT_LAYER
     if np.any(layout.dcp > 1):
         kernels = kernels + added_kernels(model, layout)
