@@ -84,7 +84,12 @@ def test_who_has_seen_more_is_no_less_certain(one, other):
 def test_only_what_is_asked_of_these_kernels_is_less_certain():
     marginal = shipped_surrogate().marginal("vllm", GPU.name)
     never = {"sparse attention", "an architecture that is read by its fields alone", "attention data parallel"}
-    never |= {"an image encoder", "weights multiplied in 4 bits", "experts multiplied in 4 bits"}  # not on Hopper
+    never |= {
+        "decode context parallelism",
+        "an image encoder",
+        "weights multiplied in 4 bits",
+        "experts multiplied in 4 bits",
+    }  # not on Hopper
     assert marginal.seen.kinds == frozenset(KERNEL_FAMILIES) - never
     assert marginal.seen.often >= {"8-bit weights", "an 8-bit KV cache"}
     assert (marginal.seen.tp, marginal.seen.pp) == (8, 4)
