@@ -26,27 +26,55 @@ INTERRUPTED = 130
 MOST = 1000
 """Letters of a message: what the user typed may be long."""
 
-ELSEWHERE = {
-    (command, option): text
-    for command in ("recommend", "export")
-    for option, text in {
-        "--rate": "ask advisor plan --rate ... for a fleet, or state --concurrency",
-        "--percentile": "its limits are on means; advisor plan and simulate take percentiles",
-        "--classes": "a steady state has one kind of request; ask advisor plan --classes ... for the GPUs that keep every class's limits",
-        "--scheduling-policy": "a steady state has no queue; advisor plan and simulate take it with --classes",
-    }.items()
-} | {
-    (command, option): text
-    for commands, text in (
-        (
-            ("recommend", "export", "estimate", "which"),
-            "adapters are modelled under traffic alone: ask advisor simulate or plan with --lora-adapters, or leave them out",
-        ),
-        (("simulate", "plan"), "state how many adapters requests are of with --lora-adapters"),
-    )
-    for command in commands
-    for option in ("--lora", "--loras", "--enable-lora", "--max-loras", "--max-lora-rank", "--lora-modules")
-}
+POOL_OPTIONS = ("--prefill-gpus", "--prefill-replicas", "--prefill-tp")
+DISAGGREGATE = ("--disaggregate", "--disaggregation-mode", "--pd-disaggregation")
+"""What switches pools on in a search, and what SGLang and its router call that."""
+ELSEWHERE = (
+    {
+        (command, option): text
+        for command in ("recommend", "export")
+        for option, text in {
+            "--rate": "ask advisor plan --rate ... for a fleet, or state --concurrency",
+            "--percentile": "its limits are on means; advisor plan and simulate take percentiles",
+            "--classes": "a steady state has one kind of request; ask advisor plan --classes ... for the GPUs that keep every class's limits",
+            "--scheduling-policy": "a steady state has no queue; advisor plan and simulate take it with --classes",
+        }.items()
+    }
+    | {
+        (command, option): text
+        for commands, text in (
+            (
+                ("recommend", "export", "estimate", "which"),
+                "adapters are modelled under traffic alone: ask advisor simulate or plan with --lora-adapters, or leave them out",
+            ),
+            (("simulate", "plan"), "state how many adapters requests are of with --lora-adapters"),
+        )
+        for command in commands
+        for option in ("--lora", "--loras", "--enable-lora", "--max-loras", "--max-lora-rank", "--lora-modules")
+    }
+    | {
+        (command, option): text
+        for commands, options, text in (
+            (
+                ("plan",),
+                POOL_OPTIONS,
+                "it sizes both pools itself: add --disaggregate and name their GPUs, such as --disaggregate --gpus H200,H100",
+            ),
+            (
+                ("simulate",),
+                DISAGGREGATE,
+                "state the pool with --prefill-replicas N, and --prefill-gpus 4xH100 of another kind",
+            ),
+            (
+                ("recommend", "estimate", "which"),
+                (*POOL_OPTIONS, *DISAGGREGATE),
+                "pools are modelled under traffic: ask advisor plan --disaggregate, or simulate with --prefill-replicas",
+            ),
+        )
+        for command in commands
+        for option in options
+    }
+)
 """What to do where an option of another command is missed most."""
 
 EXAMPLES = {

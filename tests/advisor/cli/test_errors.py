@@ -43,6 +43,10 @@ def refused(*arguments):
         (["recommend", "--gpus"], ["--gpus", "requires an argument"]),
         ([*RECOMMEND, "--lora", "8"], ["takes no --lora", "advisor simulate or plan", "--lora-adapters"]),
         (["simulate", "--enable-lora"], ["takes no --enable-lora", "--lora-adapters"]),
+        (["plan", "--prefill-gpus", "H100"], ["takes no --prefill-gpus", "--disaggregate --gpus H200,H100"]),
+        (["plan", "--prefill-replicas", "2"], ["takes no --prefill-replicas", "--disaggregate --gpus H200,H100"]),
+        (["simulate", "--disaggregate"], ["takes no --disaggregate", "--prefill-replicas N", "--prefill-gpus"]),
+        ([*ESTIMATE, "--prefill-tp", "2"], ["takes no --prefill-tp", "advisor plan --disaggregate"]),
         (
             ["recommend", "--model", "llama-13b", "--gpus", "4xH100+4xA100"],
             ["mixes kinds of GPUs", "4xH100,4xA100", "fleet"],
