@@ -21,6 +21,7 @@ from advisor.simulator.conversations import NOTHING_SHARED, Conversations
 from advisor.simulator.served_energy import served_work
 from advisor.simulator.server import AggregatedServer
 from advisor.simulator.subsample import sample
+from advisor.simulator.summary_statistics import latency_intervals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -360,26 +361,24 @@ class ReplicaSizing:
 
     def slowest(self, replicas: int) -> SloCheck:
         """Check so many replicas with steps as slow as the wanted confidence says, whatever the limits are."""
-        times = self.slow if self.level > 0 else self.times
-        return check_of(self._served(replicas, self.traffic, times), self.demand.slo)
+        return self._check(replicas, self.traffic, always=True)
 
     def intervals(self, replicas: int, latencies: Mapping[str, float], level: float) -> dict[str, tuple[float, float]]:
         """Return the intervals, in ms, within which the latencies are expected with probability ``level``."""
         quantile = self.scale.quantile(level)
-        low, high = (self._statistics(replicas, self.traffic, self.ended(side)) for side in (-quantile, quantile))
-        return {name: (min(low[name], value), max(high[name], value)) for name, value in latencies.items()}
-
-    def _statistics(self, replicas: int, traffic: Arrivals, times: Any) -> dict[str, float]:
-        return latencies_of(self._served(replicas, traffic, times), self.demand.slo)
+        tables = (self.ended(side) for side in (-quantile, quantile))
+        ends = [latencies_of(self._served(replicas, self.traffic, times), self.demand.slo) for times in tables]
+        return latency_intervals(latencies, ends, quantile)
 
     def _served(self, replicas: int, traffic: Arrivals, times: Any) -> RequestResults:
         """Serve the traffic of so many replicas, or a part of both."""
         part, simulated = sample(traffic, replicas, self.engine.router, least=ENOUGH)
         return self.engine.served(part, times, simulated)
 
-    def _check(self, replicas: int, traffic: Arrivals) -> SloCheck:
+    def _check(self, replicas: int, traffic: Arrivals, *, always: bool = False) -> SloCheck:
         check = check_of(self._served(replicas, traffic, self.times), self.demand.slo)
         # What misses its limits by the estimate misses them with any confidence.
-        if self.level > 0 and check.meets:
-            return check.beside(check_of(self._served(replicas, traffic, self.slow), self.demand.slo), self.demand.slo)
+        if self.level > 0 and (check.meets or always):
+            slow = check_of(self._served(replicas, traffic, self.slow), self.demand.slo)
+            return check.beside(slow, self.demand.slo, self.scale.quantile(self.level))
         return check

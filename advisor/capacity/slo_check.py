@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from advisor.simulator.class_outcomes import class_results
+from advisor.simulator.summary_statistics import latency_intervals
 from catalog.schema import LATENCIES
 
 if TYPE_CHECKING:
@@ -76,21 +77,21 @@ class SloCheck:
     def meets(self) -> bool:
         return self.excess <= 1.0
 
-    def beside(self, slow: SloCheck, slo: Slo) -> SloCheck:
-        """Return the same with the latencies of slower steps as those at the wanted confidence."""
+    def beside(self, slow: SloCheck, slo: Slo, quantile: float) -> SloCheck:
+        """Return the same with upper ends by slower steps, ``quantile`` standard deviations, as those at the wanted confidence."""
         return SloCheck.of(
             self.latencies,
-            _longer(self.latencies, slow.latencies),
+            _upper(self.latencies, slow.latencies, quantile),
             tuple(
-                replace(kind, upper=_longer(kind.latencies, slower.latencies))
+                replace(kind, upper=_upper(kind.latencies, slower.latencies, quantile))
                 for kind, slower in zip(self.classes, slow.classes, strict=True)
             ),
             slo,
         )
 
 
-def _longer(latencies: Mapping[str, float], others: Mapping[str, float]) -> dict[str, float]:
-    return {name: max(value, others[name]) for name, value in latencies.items()}
+def _upper(latencies: Mapping[str, float], slow: Mapping[str, float], quantile: float) -> dict[str, float]:
+    return {name: high for name, (_, high) in latency_intervals(latencies, [slow], quantile).items()}
 
 
 def latencies_of(served: RequestResults, slo: Slo) -> dict[str, float]:

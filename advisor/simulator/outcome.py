@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from advisor.calibration.intervals import LEVEL
 from advisor.perf_model.energy import power_of
 from advisor.prediction.deployment_estimate import ENERGY
+from advisor.prediction.inputs import CONFIDENCE
 from advisor.simulator.arrivals import Arrivals, ArrivalStream, BusiestWindow, refusals
 from advisor.simulator.class_outcomes import ClassSpreads, class_numbers, class_results
 from advisor.simulator.disaggregated_server import DisaggregatedServer
 from advisor.simulator.request_results import METRICS
 from advisor.simulator.served_energy import served_work
 from advisor.simulator.streaming_statistics import StreamingStatistics
-from advisor.simulator.summary_statistics import numbers, spreads
+from advisor.simulator.summary_statistics import meets, numbers, spreads, with_nearer_end
 from catalog.errors import Note
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class TrafficOutcome:
         each: Callable[[RequestResults], None] | None,
     ) -> TrafficOutcome:
         """Serve the traffic, and what its intervals are from, all of it or a stream's busiest piece, at both ends of what steps
-        take by ``draws`` of their parameters.
+        take by ``draws`` of their parameters; where that decides about limits, also at the confidence that a plan asks for.
         """
         notes: tuple[Note, ...] = ()
         totals: StreamingStatistics | None = None
@@ -83,6 +84,11 @@ class TrafficOutcome:
                 ends.append(met(table, requests))
                 kinds_at_ends.append(class_numbers(requests, judged))
         sigmas = spreads(believed, ends, quantile)
+        if draws and meets(results, slo) and not _surely(requests, ends[1][key], traffic, slo):
+            near = engine.scale.quantile(2.0 * CONFIDENCE - 1.0)
+            slower: Any = engine.ended(times, spread, near)
+            there = met(slower, engine.served(judged, slower))
+            sigmas = with_nearer_end(sigmas, believed, there, near, quantile)
         joules, power_sigma = (None, 0.0) if _of_two_kinds(engine) else _energy(decode, served, engine.gpus)
         if joules is not None:
             # The part of it that times decide is that of a closed loop, which ends when its time is up.
@@ -114,6 +120,12 @@ class TrafficOutcome:
             metric: {name: value for (owner, name), value in self.statistics.items() if owner == metric}
             for metric in METRICS
         }
+
+
+def _surely(slowest: RequestResults, saturation_s: float, traffic: Arrivals | ArrivalStream, slo: Slo | None) -> bool:
+    """Return whether even the slowest steps keep the limits and complete as much as comes."""
+    stable = bool(traffic.concurrency) or saturation_s >= len(traffic) / traffic.duration_s
+    return stable and bool(meets(slowest, slo))
 
 
 def _of_two_kinds(engine: AggregatedServer | DisaggregatedServer) -> bool:

@@ -18,7 +18,7 @@ from advisor.simulator.routers import FCFS
 from advisor.simulator.scheduler import longest
 from advisor.simulator.serving import serving_warnings
 from advisor.simulator.streaming_statistics import StreamingStatistics
-from advisor.simulator.summary_statistics import HIT_RATE, SHARES, meets, surely_between, timeline
+from advisor.simulator.summary_statistics import HIT_RATE, SHARES, first_within, meets, surely_between, timeline
 from catalog.errors import InputError
 from catalog.features import IF_STATED
 
@@ -151,7 +151,7 @@ class Simulation(Presented):
             spread = spread.at_least(math.log(CLIENT_FACTOR) / self.scale.quantile(LEVEL))
         low, high = spread.around(self.metrics[metric][statistic], quantile)
         if metric == "ttft_ms":  # no first token comes after the last one
-            high = max(min(high, self.interval("e2e_ms", statistic, level)[1]), self.metrics[metric][statistic])
+            high = first_within(self.metrics[metric][statistic], high, self.interval("e2e_ms", statistic, level)[1])
         return low, high
 
     def surely_missed(self, confidence: float) -> dict[str, float]:
@@ -161,6 +161,11 @@ class Simulation(Presented):
         statistic = "mean" if self.slo.percentile is None else f"p{self.slo.percentile:g}"
         ends = {name: self.interval(name, statistic, 2.0 * confidence - 1.0)[1] for name in self.slo.limits}
         return {name: value for name, value in ends.items() if value > self.slo.limits[name]}
+
+    def surely_stable(self, confidence: float) -> bool:
+        """Return whether, at a confidence, no more comes than is completed: above that queues grow as long as requests come."""
+        comes = self.asked_s or self.rate
+        return comes is None or self.interval("saturation_s", level=2.0 * confidence - 1.0)[0] >= comes
 
     def _share_of_good(self, quantile: float) -> tuple[float, float]:
         """Return the interval of the share that keeps the limits; less than half of one request is none, and all but

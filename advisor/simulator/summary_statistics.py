@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from advisor.simulator.request_results import BINS, METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from advisor.simulator.arrivals import Arrivals, ArrivalStream
     from advisor.simulator.request_results import RequestResults
@@ -72,6 +72,19 @@ def meets(served: RequestResults | StreamingStatistics, slo: Slo | None) -> bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NearerEnd:
+    """A lower level than that of the ends, at which traffic was served, too: what lies between is no straight line near an edge."""
+
+    quantile: float
+    """Of that level,"""
+    end: float
+    """and of the ends."""
+    down: float
+    """Standard deviations at that level, like those of the ends."""
+    up: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
     """How far a quantity may lie below and above the summary, as standard deviations of its logarithm, or of the log-odds of
     a share. Apart, for near an edge (a limit, saturation) one side is a cliff and the other is not.
@@ -79,6 +92,7 @@ class Spread:
 
     down: float
     up: float
+    nearer: NearerEnd | None = None
 
     @classmethod
     def between(cls, steps: Sequence[float], quantile: float, beside: float = 0.0) -> Spread:
@@ -86,22 +100,49 @@ class Spread:
         down, up = (max([0.0, *(side * step for step in steps)]) / quantile for side in (-1.0, 1.0))
         return cls(down=math.hypot(down, beside), up=math.hypot(up, beside))
 
+    def with_nearer(self, step: float, quantile: float, end: float, beside: float = 0.0) -> Spread:
+        """Return the same with the step to a nearer end, ``quantile`` away where the ends are ``end`` away. The other side stays a
+        straight line, and no nearer end is further away than the end behind it.
+        """
+        size = math.hypot(step / quantile, beside)
+        down = min(size, self.down * end / quantile) if step < 0.0 else self.down
+        up = min(size, self.up * end / quantile) if step > 0.0 else self.up
+        return replace(self, nearer=NearerEnd(quantile=quantile, end=end, down=down, up=up))
+
     def beside(self, sigma: float) -> Spread:
         """Add an independent error."""
-        return Spread(down=math.hypot(self.down, sigma), up=math.hypot(self.up, sigma))
+        return self._changed(lambda own: math.hypot(own, sigma))
 
     def at_least(self, sigma: float) -> Spread:
         """Return the same, but no narrower than that to either side."""
-        return Spread(down=max(self.down, sigma), up=max(self.up, sigma))
+        return self._changed(lambda own: max(own, sigma))
+
+    def _changed(self, change: Callable[[float], float]) -> Spread:
+        nearer = self.nearer
+        if nearer is not None:
+            nearer = replace(nearer, down=change(nearer.down), up=change(nearer.up))
+        return Spread(down=change(self.down), up=change(self.up), nearer=nearer)
+
+    def steps(self, quantile: float) -> tuple[float, float]:
+        """Return how far down and up an interval ``quantile`` wide reaches."""
+        near = self.nearer
+        if near is None or quantile >= near.end:
+            return quantile * self.down, quantile * self.up
+        if quantile <= near.quantile:
+            return quantile * near.down, quantile * near.up
+        share = (quantile - near.quantile) / (near.end - near.quantile)
+        inner, outer = (near.quantile * near.down, near.quantile * near.up), (near.end * self.down, near.end * self.up)
+        return (1.0 - share) * inner[0] + share * outer[0], (1.0 - share) * inner[1] + share * outer[1]
 
     def around(self, value: float, quantile: float) -> tuple[float, float]:
         """Return the interval of a quantity above 0."""
-        return value / _factor(quantile * self.down), value * _factor(quantile * self.up)
+        down, up = self.steps(quantile)
+        return value / _factor(down), value * _factor(up)
 
     def around_share(self, share: float, quantile: float) -> tuple[float, float]:
         """Return the interval of a share strictly between 0 and 1, by its log-odds."""
-        odds = share / (1.0 - share)
-        low, high = odds / _factor(quantile * self.down), odds * _factor(quantile * self.up)
+        odds, (down, up) = share / (1.0 - share), self.steps(quantile)
+        low, high = odds / _factor(down), odds * _factor(up)
         return low / (1.0 + low), high / (1.0 + high)
 
 
@@ -120,6 +161,42 @@ def spreads(
         beside = BESIDE[owner] if ends else 0.0
         sigmas.setdefault(owner, {})[name] = Spread.between(known, quantile, beside)
     return sigmas
+
+
+def with_nearer_end(
+    sigmas: Mapping[str, Mapping[str, Spread]],
+    base: Mapping[tuple[str, str], float],
+    there: Mapping[tuple[str, str], float],
+    quantile: float,
+    end: float,
+) -> dict[str, dict[str, Spread]]:
+    """Return spreads with what is met at a nearer end, ``quantile`` away where those were measured ``end`` away."""
+    changed = {owner: dict(spreads) for owner, spreads in sigmas.items()}
+    for (owner, name), value in base.items():
+        step = _step(owner, value, there[owner, name])
+        if not math.isnan(step):
+            changed[owner][name] = changed[owner][name].with_nearer(step, quantile, end, BESIDE[owner])
+    return changed
+
+
+def latency_intervals(
+    latencies: Mapping[str, float], ends: Sequence[Mapping[str, float]], quantile: float
+) -> dict[str, tuple[float, float]]:
+    """Return the intervals, in ms by metric, of latencies between what they are at both ends of their steps' times, or at one,
+    ``quantile`` standard deviations away.
+    """
+    named = [{(name, ""): value for name, value in some.items()} for some in (latencies, *ends)]
+    sigmas = spreads(named[0], named[1:], quantile)
+    intervals = {name: sigmas[name][""].around(value, quantile) for name, value in latencies.items()}
+    if {"ttft_ms", "e2e_ms"} <= intervals.keys():
+        (low, high), last = intervals["ttft_ms"], intervals["e2e_ms"][1]
+        intervals["ttft_ms"] = low, first_within(latencies["ttft_ms"], high, last)
+    return intervals
+
+
+def first_within(first_ms: float, upper_ms: float, last_ms: float) -> float:
+    """Return the upper end of the time to the first token: none comes after the last one."""
+    return max(min(upper_ms, last_ms), first_ms)
 
 
 def _step(owner: str, here: float, there: float) -> float:

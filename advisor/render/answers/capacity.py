@@ -289,7 +289,7 @@ def _pools(answer: CapacityPlan, best: FleetOption, prefill: Deployment, place: 
         *layout_words(best.deployment),
         workload=answer.workload,
         slo=answer.slo,
-        options={"--rate": answer.workload.rate, **options},
+        options={"--rate": answer.workload.rate, **options, "--duration": answer.duration_s},
         comment="what requests meet on it",
     )
 

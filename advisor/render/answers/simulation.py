@@ -306,11 +306,15 @@ def _surely(answer: Simulation) -> str:
     """Say whether limits that are kept by the estimate are kept with the confidence that a plan asks for."""
     if answer.scale is None or not answer.meets or answer.classes:
         return ""
-    over = answer.surely_missed(CONFIDENCE)
-    if not over:
+    slower = [
+        f"{METRIC_NAMES[name]} up to {duration(value)}" for name, value in answer.surely_missed(CONFIDENCE).items()
+    ]
+    if not answer.surely_stable(CONFIDENCE):
+        least = answer.interval("saturation_s", level=2.0 * CONFIDENCE - 1.0)[0]
+        slower.append(f"saturated at {short(least)} requests/s or more")
+    if not slower:
         return f", and with {share(CONFIDENCE)} confidence"
-    slower = " and ".join(f"{METRIC_NAMES[name]} up to {duration(value)}" for name, value in over.items())
-    return f"; not with {share(CONFIDENCE)} confidence: {slower}"
+    return f"; not with {share(CONFIDENCE)} confidence: {' and '.join(slower)}"
 
 
 def bars(values: NDArray[np.float64], points: int = POINTS) -> str:

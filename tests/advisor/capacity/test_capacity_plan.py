@@ -19,9 +19,11 @@ from advisor.cli import app
 from advisor.cli.program import BAD_INPUT
 from advisor.prediction.inputs import chosen_price
 from advisor.render.answers.speculation import plan_speculation_lines
+from advisor.render.next_command import whole_servers
 from advisor.render.vocabulary import fleet_name, replica_name
 from advisor.simulator.simulation import simulate
 from catalog.errors import InputError
+from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.prices import read_prices as stated_prices
 from catalog.schema import Deployment, Slo, Workload
@@ -509,9 +511,37 @@ def test_a_plan_and_a_simulation_of_its_fleet_say_the_same():
     lengths = found.workload
     for rate, sure in ((0.9 * found.carries_s, True), (1.1 * found.carries_s, False)):
         answer = simulate("llama-3.1-8b", "1xH100", workload=replace(lengths, rate=rate), slo=limits, duration_s=100.0)
-        assert (answer.meets and not answer.surely_missed(0.9)) == sure or answer.interval("saturation_s", level=0.8)[
-            0
-        ] < rate
+        assert (answer.meets and not answer.surely_missed(0.9) and answer.surely_stable(0.9)) == sure
+
+
+@pytest.mark.slow
+def test_a_plan_of_pools_is_as_sure_as_the_simulation_of_it():
+    """The same requests served at the same ends of the steps' times: equal intervals, on one kind of GPU and on two."""
+    limits = Slo(ttft_ms=2000.0, tpot_ms=25.0, percentile=95.0)
+    lengths = Workload(input_len=4000, output_len=400, rate=5.0)
+    fp8 = Deployment(dtype="fp8")
+    found = plan("llama-3.1-70b", "H200,H100", workload=lengths, slo=limits, deployment=fp8, disaggregate=True, top=3)
+    pools = [option for option in found.options if option.prefill is not None]
+    assert pools
+    for option in pools:
+        apart, serving = option.prefill_gpu is not None, option.deployment
+        beside = 0 if apart else option.prefill.num_gpus
+        answer = simulate(
+            "llama-3.1-70b",
+            whole_servers(serving.num_gpus + beside, find_gpu(option.gpu).value, option.gpu),
+            workload=lengths,
+            slo=limits,
+            deployment=serving,
+            prefill=option.prefill,
+            prefill_gpus=f"{option.prefill.num_gpus}x{option.prefill_gpu}" if apart else None,
+            duration_s=found.duration_s,
+        )
+        for metric, ends in option.intervals.items():
+            assert answer.metrics[metric]["p95"] == pytest.approx(option.latencies[metric], rel=1e-6)
+            assert answer.interval(metric, "p95") == pytest.approx(ends, rel=1e-6)
+        assert answer.meets
+        assert answer.surely_stable(0.9)
+        assert not answer.surely_missed(0.9)
 
 
 def test_a_layout_that_is_not_recommended_warns_of_nothing():

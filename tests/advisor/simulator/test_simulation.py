@@ -205,6 +205,21 @@ def test_a_cliff_on_one_side_widens_that_side_alone():
     assert Spread.between([0.3, 0.1], 2.0) == Spread(down=0.0, up=0.15)
 
 
+@given(st.floats(-9, 9), st.floats(-9, 9), st.floats(0, 0.5), st.floats(0.1, 3.0), st.floats(0.1, 3.0))
+def test_a_nearer_end_bends_one_side_and_intervals_stay_nested(there, here, beside, one, more):
+    """What was served at a level is the interval of that level; further out it is wider, at the ends as it was."""
+    near, end = one, one + more
+    straight = Spread.between([there, -there / 2], end, beside)
+    bent = straight.with_nearer(here, near, end, beside)
+    assert bent.steps(end) == pytest.approx(straight.steps(end))
+    widths = np.array([bent.steps(quantile) for quantile in np.linspace(0.0, 1.2 * end, 25)])
+    assert (np.diff(widths, axis=0) >= -1e-9).all()
+    side = 1 if here > 0 else 0
+    served = min(np.hypot(here, near * beside), straight.steps(end)[side])
+    assert here == 0 or bent.steps(near)[side] == pytest.approx(served)
+    assert bent.steps(near)[1 - side] == pytest.approx(straight.steps(near)[1 - side])
+
+
 def test_upper_ends_rise_with_the_load_and_are_what_slow_steps_would_give():
     """Also where the lower end of the saturation rate is not above the rate of arrivals, which the answer then explains."""
     common = {"duration_s": 120.0, "runs": [], "draws": 4, "slo": Slo(tpot_ms=200.0, percentile=95.0)}
