@@ -95,6 +95,14 @@ def started_words(deployment: Deployment) -> tuple[list[str], str]:
     return words, added
 
 
+def pool_words(prefill: Deployment | None, gpu: str | None) -> list[str]:
+    """Return the options of a pool for prompts, on GPUs of another kind where one is named; none without a pool."""
+    if prefill is None:
+        return []
+    where = [] if gpu is None else ["--prefill-gpus", f"{prefill.num_gpus}x{gpu.replace(' ', '-')}"]
+    return [*where, "--prefill-replicas", str(prefill.dp), "--prefill-tp", str(prefill.tp)]
+
+
 def whole_servers(number: int, gpu: Gpu, name: str) -> str:
     """Write so many GPUs as a count and a name; of more than one server holds, as whole servers."""
     most = max(gpu.gpus_per_node, 1)

@@ -14,6 +14,7 @@ from advisor.prediction.inputs import read_cluster
 from advisor.simulator.disaggregation import KvTransfer, ServerPool, saturation_apart, serve_apart
 from advisor.simulator.routers import FCFS
 from advisor.simulator.server import AggregatedServer
+from catalog.engines import check_joined
 from catalog.errors import InputError, Note
 from catalog.schema import require_positive
 
@@ -77,15 +78,8 @@ class DisaggregatedServer:
         cluster, model = decode.cost_model.cluster, decode.cost_model.model
         if prefill.scheduler.tiers or decode.scheduler.tiers:
             raise InputError("prompts in a pool of their own are not simulated with kv_offload; leave one out")
-        one, other = prefill.deployment, decode.deployment
-        if (one.engine, one.dtype, one.kv_dtype) != (other.engine, other.dtype, other.kv_dtype):
-            raise InputError("the pools for prompts and outputs must have one engine, dtype and kv_dtype")
         same = prefill.cost_model.cluster.gpu == cluster.gpu
-        if same and one.num_gpus + other.num_gpus > cluster.num_gpus:
-            raise InputError(
-                f"{one.num_gpus} GPUs for prompts and {other.num_gpus} for outputs of {model.name} are more than the "
-                f"{cluster.num_gpus} of {cluster}"
-            )
+        check_joined(prefill.deployment, decode.deployment, model, cluster if same else None)
         scheduler = replace(decode.scheduler, cached_prompts=True, prefix_hit_rate=0.0)
         prefill = prefill if same else unmeasured(prefill)
         return cls(prefill=prefill, decode=replace(unmeasured(decode), scheduler=scheduler), link_gbps=link_gbps)

@@ -12,7 +12,8 @@ from catalog.engines.kv_cache import (
     static_share,
 )
 from catalog.engines.launch.commands import command, environment, processes
-from catalog.engines.launch.formats import FORMATS, export_format, render
+from catalog.engines.launch.formats import FORMATS, export_format, render, render_pools
+from catalog.engines.launch.pools import ServingPool, check_joined
 from catalog.engines.launch.process import Process
 from catalog.engines.parallelism import (
     check_layout,
@@ -51,8 +52,10 @@ __all__ = [
     "EngineTiming",
     "KvGroups",
     "Process",
+    "ServingPool",
     "all_engines",
     "check_contexts",
+    "check_joined",
     "check_layout",
     "command",
     "compute_dtype",
@@ -76,6 +79,7 @@ __all__ = [
     "release_distance",
     "releases_apart",
     "render",
+    "render_pools",
     "reserves_graphs",
     "resolve",
     "static_fraction",

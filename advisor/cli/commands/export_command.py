@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from advisor.cli.options.evidence import EvidenceOptions
@@ -13,6 +14,7 @@ from advisor.cli.options.search import Goal
 from advisor.cli.options.slo import MeanLimits, SureLimits
 from advisor.cli.options.workload import InFlight
 from advisor.cli.output import progress, write
+from advisor.cli.pools import Serving
 from advisor.cli.program import nothing_feasible, refuse
 from catalog.errors import InputError
 
@@ -37,11 +39,14 @@ def export(
     Formats are engines' command lines, files for platforms (Compose, Kubernetes, KServe, llm-d, Dynamo, Ray Serve, SkyPilot, Helm),
     and alert rules or a dashboard with what was predicted.
     With a layout (--tp, --pp, --dp or --ep), exports that deployment if it fits; without one, the deployment that is
-    recommended for the workload. Exits with 1 if nothing fits.
+    recommended for the workload; with --prefill-replicas beside a layout, both pools and the router before them. Exits with 1 if
+    nothing fits.
 
     \b
     advisor export --model llama-13b --gpus 4xA100 --format compose > compose.yaml
     advisor export --model llama-70b --gpus 8xH100 --tp 4 --dp 2 --engine sglang
+    advisor export --model llama-70b --gpus 8xH100 --tp 4 --prefill-replicas 2
+      --prefill-tp 2 --format llm-d
     advisor export --model llama-13b --gpus 4xA100 --tpot 50 --format prometheus
     """  # noqa: D301  Click's mark for lines that stay as they are
     from advisor.prediction.demand import read_demand
@@ -57,14 +62,14 @@ def export(
         "runs": evidence.read(),
     }
     result: Estimate | Recommendation
+    prefill: Estimate | None = None
     target = output.target or layout.engine
     if degrees:
         batch = _stated_batch(target, requests, degrees.get("dp", 1))
         _check_unused(requests, limits, next(iter(degrees)), loaded=batch is not None)
         lengths = read_demand(None, None, requests.question()).workload
-        result = estimate(
-            **common,
-            **degrees,
+        asked = partial(
+            estimate,
             **speculation.keywords(),
             batch=batch or 1,
             input_len=lengths.input_len,
@@ -72,11 +77,15 @@ def export(
             images=requests.images,
             image_size=requests.image_size,
         )
-        if not result.fits:
-            raise refuse("; ".join(note.text for note in result.notes if note.kind == "warning"))
-        if result.speculation is not None:
-            result = replace(result, deployment=replace(result.deployment, drafting=result.speculation.drafting))
+        result = _started(asked(**common, **degrees))
+        pool = _pool(layout).prefill(result.deployment)
+        if pool is not None:
+            where = {"gpus": layout.prefill_gpus} if layout.prefill_gpus else {}
+            stated = {name: getattr(pool, name) for name in ("tp", "pp", "dp", "ep")}
+            prefill = _started(asked(**{**common, **where}, **stated))
     else:
+        if _pool(layout) != Serving():
+            raise InputError("a pool for prompts stands beside a stated layout; say it with --tp, --dp")
         allowed = {
             "dtypes": [common.pop("dtype")],
             "kv_dtypes": [common.pop("kv_dtype")],
@@ -94,8 +103,24 @@ def export(
             )
         if result.best is None:
             raise nothing_feasible(result.relaxations)
-    text = export(result, target, slo=limits.slo() if degrees else None, **layout.below())
+    text = export(result, target, prefill=prefill, slo=limits.slo() if degrees else None, **layout.below())
     write(text if text.endswith("\n") else f"{text}\n")
+
+
+def _pool(layout: ChosenLayout) -> Serving:
+    """Return the pool for prompts that is stated."""
+    return Serving(
+        prefill_replicas=layout.prefill_replicas, prefill_tp=layout.prefill_tp, prefill_gpus=layout.prefill_gpus
+    )
+
+
+def _started(estimate: Estimate) -> Estimate:
+    """Return a deployment that fits, with the drafts that were asked for."""
+    if not estimate.fits:
+        raise refuse("; ".join(note.text for note in estimate.notes if note.kind == "warning"))
+    if estimate.speculation is None:
+        return estimate
+    return replace(estimate, deployment=replace(estimate.deployment, drafting=estimate.speculation.drafting))
 
 
 def _stated_batch(target: str, requests: InFlight, dp: int) -> int | None:

@@ -255,12 +255,8 @@ class Speculative:
 
 
 @group(PANEL)
-class SimulatedLayout(Linked, CachedBelow, Queued, Routed, FixedLayout):
-    """A stated layout, pools of replicas, and what it is compared with."""
-
-    def knobs(self) -> dict[str, Any]:
-        """Return the fields of a ``Deployment`` that they state."""
-        return {**FixedLayout.knobs(self), **self.below()}
+class PromptPool:
+    """A pool of replicas for prompts."""
 
     prefill_replicas: Annotated[int, flag("--prefill-replicas", metavar="N")] = 0
     """Replicas that only compute prompts and pass the KV cache to the others, which then only decode."""
@@ -268,6 +264,16 @@ class SimulatedLayout(Linked, CachedBelow, Queued, Routed, FixedLayout):
     """Tensor parallel size of the prefill replicas.  [default: --tp]"""
     prefill_gpus: Annotated[str | None, flag("--prefill-gpus", metavar="GPUS")] = None
     """GPUs of another kind that compute the prompts, such as 4xL40S: as many replicas as they hold, or --prefill-replicas."""
+
+
+@group(PANEL)
+class SimulatedLayout(PromptPool, Linked, CachedBelow, Queued, Routed, FixedLayout):
+    """A stated layout, pools of replicas, and what it is compared with."""
+
+    def knobs(self) -> dict[str, Any]:
+        """Return the fields of a ``Deployment`` that they state."""
+        return {**FixedLayout.knobs(self), **self.below()}
+
     poll_steps: Annotated[int | None, flag("--poll-steps", metavar="N")] = None
     """Decode steps after which the scheduler looks for new requests (SGLang's --scheduler-recv-interval).  [default: the engine's, 1]"""
     batch_wait_steps: Annotated[int | None, flag("--batch-wait-steps", metavar="N")] = None
@@ -288,8 +294,8 @@ class SimulatedLayout(Linked, CachedBelow, Queued, Routed, FixedLayout):
 
 
 @group(PANEL)
-class ChosenLayout(CachedBelow, Offloaded, EngineOptions, ChosenDegrees):
-    """A layout that may be stated, and the engine."""
+class ChosenLayout(PromptPool, CachedBelow, Offloaded, EngineOptions, ChosenDegrees):
+    """A layout that may be stated, with a pool for prompts or without, and the engine."""
 
 
 @group(PANEL)

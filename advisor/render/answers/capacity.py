@@ -15,7 +15,7 @@ from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.capacity import closeness, cost_by_rate, tornado
 from advisor.render.figures.vega import printed
 from advisor.render.lines import measurements_line, notes, sources_line
-from advisor.render.next_command import command, layout_words, queue_words, started_words, whole_servers
+from advisor.render.next_command import command, layout_words, pool_words, queue_words, started_words, whole_servers
 from advisor.render.numbers import change, count, dollars, duration, limit, share, short, wh_per_mtok
 from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import (
@@ -278,18 +278,16 @@ def _next(answer: CapacityPlan, best: FleetOption) -> ShellCommand:
 def _pools(answer: CapacityPlan, best: FleetOption, prefill: Deployment, place: Cluster) -> ShellCommand:
     """Return the command that simulates a fleet with a pool for prompts."""
     beside = 0 if best.prefill_gpu else prefill.num_gpus
-    options: dict[str, object] = {"--prefill-replicas": prefill.dp, "--prefill-tp": prefill.tp}
-    if best.prefill_gpu:
-        options = {"--prefill-gpus": f"{prefill.num_gpus}x{best.prefill_gpu}", **options}
     return command(
         "simulate",
         answer.model,
         whole_servers(best.deployment.num_gpus + beside, place.gpu, best.gpu),
         *engine_words(replace(best.deployment, dp=1), answer.model, place),
         *layout_words(best.deployment),
+        *pool_words(prefill, best.prefill_gpu),
         workload=answer.workload,
         slo=answer.slo,
-        options={"--rate": answer.workload.rate, **options, "--duration": answer.duration_s},
+        options={"--rate": answer.workload.rate, "--duration": answer.duration_s},
         comment="what requests meet on it",
     )
 

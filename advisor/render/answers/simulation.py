@@ -15,7 +15,7 @@ from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.traffic import latencies, timeline
 from advisor.render.figures.vega import printed
 from advisor.render.lines import energy_line, hardware, notes, sources_line
-from advisor.render.next_command import command, queue_words, started_words
+from advisor.render.next_command import command, pool_words, queue_words, started_words
 from advisor.render.numbers import MS, count, duration, share, short, span, unit_of
 from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import METRIC_NAMES, pools_name
@@ -150,13 +150,11 @@ def _next(answer: Simulation) -> ShellCommand:
             options=options,
             comment="the GPUs that keep the limits",
         )
+    apart = answer.prefill_cluster
     layout, added = started_words(deployment)
     words = [*engine_words(deployment, answer.model, answer.cluster), *layout]
-    what = "what starts it"
-    if answer.prefill is not None:
-        pool = f"{answer.prefill.dp} x TP{answer.prefill.tp} on {(answer.prefill_cluster or answer.cluster).gpu.name}"
-        what = f"what starts the replicas that decode; those for prompts are {pool}"
-    comment = what + queue_words(answer.scheduling_policy) + added
+    words += pool_words(answer.prefill, None if apart is None else apart.gpu.name)
+    comment = "what starts it" + queue_words(answer.scheduling_policy) + added
     return command("export", answer.model, answer.cluster, *words, comment=comment)
 
 

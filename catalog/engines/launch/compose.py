@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from catalog.engines.launch import containers
+from catalog.engines.launch.process import ROUTER_PORT
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from catalog.engines.registry import Engine
     from catalog.schema import Gpu, Model
 
-_ROUTER_PORT = 8080
 _ROUTER_IMAGE = "nginx:1.29"
 
 
@@ -33,7 +33,7 @@ def compose(processes: Sequence[Process], model: Model, gpu: Gpu, engine: Engine
     if len(processes) > 1:
         services["router"] = {
             "image": _ROUTER_IMAGE,
-            "ports": [f"{_ROUTER_PORT}:{_ROUTER_PORT}"],
+            "ports": [f"{ROUTER_PORT}:{ROUTER_PORT}"],
             "configs": [{"source": "router", "target": "/etc/nginx/conf.d/default.conf"}],
             "depends_on": {name: {"condition": "service_healthy"} for name in names},
         }
@@ -106,7 +106,7 @@ def _nginx(servers: dict[str, Process]) -> str:
     upstream = "\n".join(f"    server {name}:{process.port};" for name, process in servers.items())
     return (
         f"upstream servers {{\n    least_conn;\n{upstream}\n}}\n"
-        f"server {{\n    listen {_ROUTER_PORT};\n    client_max_body_size 64m;\n    location / {{\n"
+        f"server {{\n    listen {ROUTER_PORT};\n    client_max_body_size 64m;\n    location / {{\n"
         "        proxy_pass http://servers;\n        proxy_http_version 1.1;\n        proxy_buffering off;\n"
         "        proxy_read_timeout 1h;\n    }\n}\n"
     )

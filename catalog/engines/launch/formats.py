@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from catalog.engines.defaults import resolve
 from catalog.engines.launch.commands import processes
 from catalog.engines.launch.compose import compose
-from catalog.engines.launch.kubernetes import kubernetes, leader_worker_set
+from catalog.engines.launch.kubernetes import kubernetes, kubernetes_pools, leader_worker_set
 from catalog.engines.launch.platforms import dynamo, kserve, llm_d, production_stack, ray_serve, skypilot
+from catalog.engines.launch.pools import NEEDS, ServingPool, check_pools, pool_processes
 from catalog.engines.launch.process import model_argument
 from catalog.engines.launch.replica_group import replica_group
 from catalog.engines.launch.scripts import script
@@ -20,6 +21,7 @@ from catalog.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from catalog.engines.launch.pools import PoolGroup
     from catalog.engines.launch.replica_group import ReplicaGroup
     from catalog.schema import Cluster, Deployment, Model
 
@@ -29,6 +31,10 @@ class ServingPlatform:
     """How a replica is written for one platform, and what its user has to have."""
 
     write: Callable[[ReplicaGroup], list[dict[str, Any]]]
+    write_pools: Callable[[PoolGroup, PoolGroup], list[dict[str, Any]]] | None = None
+    """The same of a pool for prompts and one that decodes; None where the platform has none."""
+    decode_port: int | None = None
+    """Where servers of the latter answer; None: where the engine does."""
     needs: str = ""
     secret: str = "gated model: kubectl create secret generic hf-token --from-literal=token=..."  # noqa: S105  how one is made
     cluster: bool = True
@@ -77,21 +83,25 @@ ALIASES = {
     "helm": "production-stack",
 }
 _PLATFORMS: Mapping[str, ServingPlatform] = {
-    "kubernetes": ServingPlatform(write=kubernetes),
+    "kubernetes": ServingPlatform(write=kubernetes, write_pools=kubernetes_pools),
     "leaderworkerset": ServingPlatform(
         write=leader_worker_set, needs="needs the LeaderWorkerSet controller in the cluster"
     ),
     "kserve": ServingPlatform(write=kserve.inference_service, needs="needs KServe; kubectl apply -f FILE"),
     "kserve-llm": ServingPlatform(
         write=kserve.llm_inference_service,
+        write_pools=kserve.llm_inference_pools,
         needs="needs KServe 0.16 or later with its LLMInferenceService presets; kubectl apply -f FILE",
     ),
     "llm-d": ServingPlatform(
         write=llm_d.model_service,
+        write_pools=llm_d.pool_services,
+        decode_port=llm_d.DECODE_PORT,
         needs="values of llm-d's model service chart: helm install NAME llm-d-modelservice/llm-d-modelservice -f FILE",
     ),
     "dynamo": ServingPlatform(
         write=dynamo.graph_deployment,
+        write_pools=dynamo.graph_pools,
         needs=f"needs the Dynamo operator; the images are Dynamo {dynamo.VERSION}'s, with its own release of the engine",
     ),
     "ray-serve": ServingPlatform(
@@ -159,6 +169,58 @@ def render(deployment: Deployment, model: Model, cluster: Cluster, format: str) 
     if sum(process.port is not None for process in started) > 1:
         comments.append("several servers: spread requests over them with a router")
     return script(started, comments)
+
+
+def render_pools(prefill: ServingPool, decode: ServingPool, model: Model, format: str) -> str:  # noqa: A002  likewise
+    """Return a pool for prompts, another that decodes and the router before them as ``format``, as ``render`` does one deployment.
+
+    Raises:
+        InputError: what cannot start, or what a platform cannot say.
+
+    """
+    wanted = export_format(format)
+    platform = _PLATFORMS.get(wanted)
+    if wanted == "compose" or (platform is not None and platform.write_pools is None):
+        able = ", ".join(name for name, other in _PLATFORMS.items() if other.write_pools is not None)
+        raise InputError(
+            f"{wanted} has no pools for prompts and outputs; export for {able}, or as the commands of an engine"
+        )
+    stated_engine = decode.deployment.engine
+    if platform is None:
+        prefill, decode = (
+            replace(pool, deployment=replace(pool.deployment, engine=wanted)) for pool in (prefill, decode)
+        )
+    check_pools(prefill, decode, model)
+    comments = [f"{pool.role}: {line}" for pool in (prefill, decode) for line in _pool_comments(pool, model)]
+    engine = find_engine(decode.deployment.engine)
+    if engine.name != find_engine(stated_engine).name:
+        comments.append(f"the knobs were chosen for {stated_engine}; another engine's speed and memory differ")
+    apart = prefill.cluster.gpu != decode.cluster.gpu
+    if platform is not None and platform.write_pools is not None:
+        groups = prefill.group(model, apart=apart), decode.group(model, port=platform.decode_port, apart=apart)
+        objects = platform.write_pools(*groups)
+        needs = [need for pool in (prefill, decode) for need in platform.comments(model, pool.cluster)]
+        if apart and not all(group.node_labels for group in groups):
+            needs.append("the nodes of both kinds of GPUs are not told apart here; add a nodeSelector to each pool")
+        return as_yaml(objects, [*comments, *dict.fromkeys(needs)])
+    started = pool_processes(prefill, decode, model)
+    if model.gated:
+        comments.append("gated model: accept its licence and export HF_TOKEN")
+    nodes = max(process.node for process in started) + 1
+    if nodes > 1:
+        comments.append(f"{nodes} nodes; put the address of node 0 for node0, and so on")
+    return script(
+        started,
+        [
+            *comments,
+            f"needs, beside the engine: {NEEDS[engine.name]}",
+            "requests go to the router, the last command of node 0",
+        ],
+    )
+
+
+def _pool_comments(pool: ServingPool, model: Model) -> list[str]:
+    return _comments(resolve(pool.deployment, model, pool.cluster).value, model, pool.cluster)
 
 
 def _comments(deployment: Deployment, model: Model, cluster: Cluster) -> list[str]:

@@ -10,10 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.engines.launch import containers
 from catalog.engines.launch.pods import config_maps, pod
+from catalog.engines.launch.pools import SIDE_CHANNEL_HOST, router
+from catalog.engines.launch.process import ROUTER_PORT
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from catalog.engines.launch.pools import PoolGroup, Role
     from catalog.engines.launch.replica_group import ReplicaGroup
+
+ROUTER_IMAGE = "vllm/vllm-router:nightly-20260710-b93cbcb"
+"""Of vLLM's router, which has images of its own (hub.docker.com/r/vllm/vllm-router)."""
+POD_ADDRESS = {"name": SIDE_CHANNEL_HOST, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+"""Where a server of one pool is found by those of the other."""
 
 
 def kubernetes(group: ReplicaGroup) -> list[dict[str, Any]]:
@@ -26,18 +36,53 @@ def leader_worker_set(group: ReplicaGroup) -> list[dict[str, Any]]:
     return _objects(group, grouped=True)
 
 
-def _objects(group: ReplicaGroup, *, grouped: bool) -> list[dict[str, Any]]:
+def kubernetes_pools(prefill: PoolGroup, decode: PoolGroup) -> list[dict[str, Any]]:
+    """Return both pools, each behind a Service of its own, and the router before them, which has the model's name.
+
+    A server for prompts names its own pod where its answer says who has the KV cache, so it may stand behind a Service.
+    """
+    if prefill.group.engine.name != "vllm":
+        raise InputError("pools on Kubernetes alone are written for vllm; export for dynamo, or use --engine vllm")
+    name = containers.label(prefill.group.model)
+    objects, urls = [], []
+    for pool in (prefill, decode):
+        objects += _objects(pool.group, grouped=pool.group.nodes > 1, role=pool.role, place=pool.node_labels)
+        urls.append([f"http://{name}-{pool.role}:{pool.group.server.port}"])
+    argv = list(router("vllm", *urls))
+    labels = {"app": name, "pool": "router"}
+    container: dict[str, Any] = {"name": "router", "image": ROUTER_IMAGE, "command": argv[:1], "args": argv[1:]}
+    container |= {"ports": [{"name": "http", "containerPort": ROUTER_PORT}]}
+    container |= {"readinessProbe": {"tcpSocket": {"port": ROUTER_PORT}, "periodSeconds": 5}}
+    pods = {"metadata": {"labels": labels}, "spec": {"enableServiceLinks": False, "containers": [container]}}
+    spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": pods}
+    return [
+        *objects,
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": f"{name}-router"}, "spec": spec},
+        _service(name, labels, ROUTER_PORT),
+    ]
+
+
+def _objects(
+    group: ReplicaGroup, *, grouped: bool, role: Role | None = None, place: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
     name = containers.label(group.model)
     labels = {"app": name}
+    if role is not None:
+        name, labels = f"{name}-{role}", labels | {"pool": role}
     selector = labels | {"role": "leader"} if grouped else labels
     workload = _leader_worker_set(group, name, labels, selector) if grouped else _deployment(group, name, labels)
-    port = group.server.port
-    service = {"selector": selector, "ports": [{"name": "http", "port": port, "targetPort": port}]}
-    return [
-        *config_maps(group, name),
-        workload,
-        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": service},
-    ]
+    if role is not None:
+        template = workload["spec"]["leaderWorkerTemplate" if grouped else "template"]
+        for pods in template.values() if grouped else [template]:
+            if isinstance(pods, dict):
+                pods["spec"] |= {"nodeSelector": dict(place)} if place else {}
+                pods["spec"]["containers"][0].setdefault("env", []).append(POD_ADDRESS)
+    return [*config_maps(group, name), workload, _service(name, selector, group.server.port)]
+
+
+def _service(name: str, selector: Mapping[str, str], port: int | None) -> dict[str, Any]:
+    spec = {"selector": dict(selector), "ports": [{"name": "http", "port": port, "targetPort": port}]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
 
 
 def _deployment(group: ReplicaGroup, name: str, labels: dict[str, str]) -> dict[str, Any]:

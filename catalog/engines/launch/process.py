@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DIST_PORT = 29501
 """Where the nodes of one replica meet."""
+ROUTER_PORT = 8080
+"""Where a router answers that stands before several servers."""
 _ADDRESS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 

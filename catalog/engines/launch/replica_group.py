@@ -60,15 +60,17 @@ class ReplicaGroup:
         return parameters(self.model) * bits / 8 / GIB
 
 
-def replica_group(deployment: Deployment, model: Model, cluster: Cluster, engine: Engine) -> ReplicaGroup:
-    """Return the replica that is started ``count`` times; ``deployment`` is resolved.
+def replica_group(
+    deployment: Deployment, model: Model, cluster: Cluster, engine: Engine, *, port: int | None = None
+) -> ReplicaGroup:
+    """Return the replica that is started ``count`` times; ``deployment`` is resolved, ``port`` its server's if not the engine's.
 
     Raises:
         InputError: as ``processes``.
 
     """
     one = replace(deployment, dp=deployment.ranks)
-    group = processes(one, model, cluster, address=LEADER)
+    group = processes(one, model, cluster, address=LEADER, port=port)
     return ReplicaGroup(
         deployment=deployment,
         model=model,

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from typer.testing import CliRunner
 from advisor.cli import app
 from advisor.cli.pools import changed
 from advisor.cli.program import BAD_INPUT
-from advisor.render.answers.simulation import bars
+from advisor.render.answers.simulation import bars, document
+from advisor.simulator.simulation import simulate
 from catalog.errors import InputError
 from catalog.schema import Deployment
 
@@ -196,3 +198,25 @@ def test_bars_follow_a_curve_from_zero():
     assert bars(np.arange(8.0)) == "▁▂▃▄▅▆▇█"
     assert bars(np.zeros(3)) == "▁▁▁"
     assert len(bars(np.ones(1000))) == 40
+
+
+def test_the_command_after_a_simulation_of_pools_starts_both():
+    knobs = Deployment(max_model_len=4096, max_num_seqs=64)
+    found = simulate(
+        "llama-3.1-8b",
+        "4xH100",
+        workload={"rate": 4.0},
+        deployment=replace(knobs, dp=2),
+        prefill=replace(knobs, tp=2),
+        duration_s=10.0,
+        draws=0,
+    )
+    words = document([found]).sections[-1].command.argv
+    assert words[:2] == ["advisor", "export"]
+    result = CliRunner().invoke(app, words[1:])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count('"kv_producer"') == 1
+    assert result.stdout.count('"kv_consumer"') == 2
+    assert "--tensor-parallel-size 2" in result.stdout
+    refused = CliRunner().invoke(app, [*words[1:], "--format", "compose"])
+    assert "no pools for prompts and outputs" in refused.stderr

@@ -16,6 +16,9 @@ from catalog.engines.launch.replica_group import NODE_OPTIONS, require_engine, r
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from catalog.engines.launch.pools import PoolGroup
     from catalog.engines.launch.process import Process
     from catalog.engines.launch.replica_group import ReplicaGroup
 
@@ -44,6 +47,27 @@ _RENAMED = {
 
 def graph_deployment(group: ReplicaGroup) -> list[dict[str, Any]]:
     """Return the graph, and the ConfigMap with the engine's options where it has a file of them."""
+    group = _checked(group)
+    worker, maps = _worker(group, containers.label(group.model))
+    return [*maps, _graph(group, [{"name": "Worker", "type": "worker", **worker}])]
+
+
+def graph_pools(prefill: PoolGroup, decode: PoolGroup) -> list[dict[str, Any]]:
+    """Return the graph with a component for each pool; its frontend sends prompts to the one for them."""
+    components = []
+    for pool in (prefill, decode):
+        worker, _ = _worker(_checked(pool.group), containers.label(pool.group.model))
+        spec = worker["podTemplate"]["spec"]
+        if pool.group.engine.name == "vllm":  # SGLang's own options say it
+            spec["containers"][0]["args"] += ["--disaggregation-mode", pool.role]
+        if pool.node_labels:
+            spec["nodeSelector"] = dict(pool.node_labels)
+        components.append({"name": f"{pool.role.capitalize()}Worker", "type": pool.role, **worker})
+    return [_graph(decode.group, components)]
+
+
+def _checked(group: ReplicaGroup) -> ReplicaGroup:
+    """Return the group as Dynamo starts it."""
     platform = "Dynamo"
     require_engine(group, platform, *_BACKENDS)
     if group.cluster.gpu.vendor != "nvidia":
@@ -51,21 +75,33 @@ def graph_deployment(group: ReplicaGroup) -> list[dict[str, Any]]:
             f"Dynamo's images are for NVIDIA GPUs, not for {group.cluster.gpu.name}; export for kubernetes"
         )
     require_ranked(group, platform)
-    framework, image, module = _BACKENDS[group.engine.name]
-    group = _with_chunked_prefill(group)
-    name = containers.label(group.model)
-    main = {"name": "main", "image": f"{_REGISTRY}/{image}:{VERSION}"}
+    return _with_chunked_prefill(group)
+
+
+def _image(group: ReplicaGroup) -> dict[str, Any]:
+    return {"name": "main", "image": f"{_REGISTRY}/{_BACKENDS[group.engine.name][1]}:{VERSION}"}
+
+
+def _graph(group: ReplicaGroup, workers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the graph of a frontend and workers."""
     frontend = {
         "name": "Frontend",
         "type": "frontend",
         "replicas": 1,
-        "podTemplate": {"spec": {"containers": [main]}},
+        "podTemplate": {"spec": {"containers": [_image(group)]}},
     }
+    spec = {"backendFramework": _BACKENDS[group.engine.name][0], "components": [frontend, *workers]}
+    kind = {"apiVersion": "nvidia.com/v1beta1", "kind": "DynamoGraphDeployment"}
+    return kind | {"metadata": {"name": containers.label(group.model)}, "spec": spec}
+
+
+def _worker(group: ReplicaGroup, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return a component's workers, and the ConfigMap ``name`` that they read where there is one."""
     held, mounts = volumes(group.server, group.model, name)
     # the operator mounts shared memory itself
     held, mounts = [v for v in held if v["name"] != "shm"], [m for m in mounts if m["name"] != "shm"]
-    container = main | {
-        "command": ["python3", "-m", module],
+    container = _image(group) | {
+        "command": ["python3", "-m", _BACKENDS[group.engine.name][2]],
         "args": _arguments(group.server, group),
         "env": [{"name": key, "value": value} for key, value in containers.environment(group.model).items()]
         + token(group.model),
@@ -73,16 +109,12 @@ def graph_deployment(group: ReplicaGroup) -> list[dict[str, Any]]:
         "volumeMounts": mounts,
     }
     worker: dict[str, Any] = {
-        "name": "Worker",
-        "type": "worker",
         "replicas": group.count,
         "podTemplate": {"spec": {"containers": [container], "volumes": held}},
     }
     if group.nodes > 1:
         worker["multinode"] = {"nodeCount": group.nodes}
-    spec = {"backendFramework": framework, "components": [frontend, worker]}
-    kind = {"apiVersion": "nvidia.com/v1beta1", "kind": "DynamoGraphDeployment"}
-    return [*config_maps(group, name), kind | {"metadata": {"name": name}, "spec": spec}]
+    return worker, config_maps(group, name)
 
 
 def _with_chunked_prefill(group: ReplicaGroup) -> ReplicaGroup:

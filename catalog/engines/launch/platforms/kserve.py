@@ -10,6 +10,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from catalog.engines.launch import containers
+from catalog.engines.launch.kubernetes import POD_ADDRESS
 from catalog.engines.launch.options import without
 from catalog.engines.launch.pods import config_maps, gpu_limits, pod, token
 from catalog.engines.launch.process import model_argument
@@ -24,8 +25,10 @@ from catalog.engines.launch.replica_group import (
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
+    from catalog.engines.launch.pools import PoolGroup
     from catalog.engines.launch.replica_group import ReplicaGroup
 
+_ROUTER: dict[str, Any] = {"route": {}, "gateway": {}, "scheduler": {}}
 _PRESET = NODE_OPTIONS | {"--port", "--tensor-parallel-size", "--pipeline-parallel-size"}
 """What the presets say of a replica over several nodes."""
 
@@ -48,6 +51,30 @@ def inference_service(group: ReplicaGroup) -> list[dict[str, Any]]:
 
 def llm_inference_service(group: ReplicaGroup) -> list[dict[str, Any]]:
     """Return an LLMInferenceService: vLLM by the platform's presets, with the options of this deployment."""
+    return _service(group, {**_workload(group), "router": _ROUTER})
+
+
+def llm_inference_pools(prefill: PoolGroup, decode: PoolGroup) -> list[dict[str, Any]]:
+    """Return the same with a workload for prompts beside that which decodes; the platform's scheduler sends requests through both."""
+    workloads = []
+    for pool in (prefill, decode):
+        workload = _workload(pool.group)
+        workload["template"]["containers"][0]["env"].append(POD_ADDRESS)
+        if pool.node_labels:
+            workload["template"]["nodeSelector"] = dict(pool.node_labels)
+        workloads.append(workload)
+    return _service(decode.group, {**workloads[1], "router": _ROUTER, "prefill": workloads[0]})
+
+
+def _service(group: ReplicaGroup, spec: dict[str, Any]) -> list[dict[str, Any]]:
+    name = model_argument(group.model)
+    metadata = {"name": containers.label(group.model)}
+    kind = {"apiVersion": "serving.kserve.io/v1alpha2", "kind": "LLMInferenceService", "metadata": metadata}
+    return [{**kind, "spec": {"model": {"uri": f"hf://{name}", "name": name}, **spec}}]
+
+
+def _workload(group: ReplicaGroup) -> dict[str, Any]:
+    """Return replicas as the platform starts them."""
     platform = "an LLMInferenceService"
     require_engine(group, platform, "vllm")
     require_gpus(group, platform)
@@ -59,24 +86,10 @@ def llm_inference_service(group: ReplicaGroup) -> list[dict[str, Any]]:
             f"{platform} starts a pipeline stage a node, and this replica has pp={deployment.pp} on {group.nodes} nodes; "
             f"use pp={group.nodes}, or export for kubernetes"
         )
-    name = model_argument(group.model)
-    spec: dict[str, Any] = {
-        "model": {"uri": f"hf://{name}", "name": name},
-        "replicas": group.count,
-        "template": _template(group),
-        "router": {"route": {}, "gateway": {}, "scheduler": {}},
-    }
+    workload: dict[str, Any] = {"replicas": group.count, "template": _template(group)}
     if group.nodes > 1:  # within a node the options say it all
-        spec |= {"parallelism": {"tensor": deployment.tp, "pipeline": deployment.pp}, "worker": _template(group)}
-    metadata = {"name": containers.label(group.model)}
-    return [
-        {
-            "apiVersion": "serving.kserve.io/v1alpha2",
-            "kind": "LLMInferenceService",
-            "metadata": metadata,
-            "spec": spec,
-        }
-    ]
+        workload |= {"parallelism": {"tensor": deployment.tp, "pipeline": deployment.pp}, "worker": _template(group)}
+    return workload
 
 
 def _template(group: ReplicaGroup) -> dict[str, Any]:
