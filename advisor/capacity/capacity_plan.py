@@ -36,7 +36,8 @@ from advisor.simulator.conversations import Conversations
 from advisor.simulator.routers import FCFS
 from advisor.simulator.scheduler import FRONT_END_MS
 from advisor.simulator.server import AggregatedServer
-from advisor.simulator.serving import SLOTS_LEFT_OUT, check_serving
+from advisor.simulator.serving import check_serving
+from advisor.simulator.slot_shortage import slot_notes
 from advisor.simulator.traffic_question import TrafficQuestion
 from catalog.errors import InputError, Note
 from catalog.features import IF_STATED
@@ -304,7 +305,8 @@ def plan(
         notes += [UNUSED] if base.kv_offload else []
     else:
         notes += _hits(requests, *choice.ranked[0]) if choice.ranked else [_prompts(requests)]
-    notes += [Note(f"{SLOTS_LEFT_OUT}; limits are kept with it", "warning")] if base.adapters else []
+    if choice.ranked and isinstance(engine := choice.ranked[0][0].engine, AggregatedServer):
+        notes += slot_notes(engine, requests, choice.ranked[0][0].saturation_s)
     notes += [*_engine_notes(choice.answers), *_price_notes(prices, stated_prices)]
     answer = _capacity_plan(asked_model, kinds, demand, len(requests), short, layouts, choice, notes)
     mean = None if requests.sharing is None else round(float(requests.input_len.mean()))

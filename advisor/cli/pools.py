@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from advisor.simulator.request_results import RequestResults
 
 POOLS = ("prefill_replicas", "prefill_tp")
-WHOLE = (*POOLS, "tp", "pp", "dp", "ep", "dcp", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "draft_len")
+SLOTS = ("max_loras", "max_cpu_loras")
+LAYOUT = ("tp", "pp", "dp", "ep", "dcp")
+WHOLE = (*POOLS, *SLOTS, *LAYOUT, "max_num_seqs", "max_num_batched_tokens", "max_model_len", "draft_len")
 NUMBERS = ("gpu_memory_utilization", "offload")
 TEXTS = ("engine", "dtype", "kv_dtype", "kv_offload", "router", "scheduling_policy", "prefill_gpus", "speculate")
 SWITCHES = ("enable_prefix_caching",)
@@ -104,6 +106,16 @@ def changed(base: Deployment, knobs: str, serving: Serving | None = None) -> tup
     apart = {name: values.pop(name) for name in BESIDE if name in values}
     if apart.get("speculate") in ("none", "off"):
         apart |= {"speculate": None, "draft_len": None, "acceptance": None}
+    slots = {name: values.pop(name) for name in SLOTS if name in values}
+    if slots:
+        if base.adapters is None:
+            raise InputError(
+                f"--compare {knobs!r:.60} is of adapters; say how many requests are of with --lora-adapters"
+            )
+        held = base.adapters.max_cpu_loras
+        if held is not None and held < slots.get("max_loras", 1):
+            slots.setdefault("max_cpu_loras", slots["max_loras"])
+        values["adapters"] = replace(base.adapters, **slots)
     assert values.keys() <= {f.name for f in fields(Deployment)}
     serving = replace(serving or Serving(), **apart)
     apart_at_all = serving.prefill_replicas or serving.prefill_gpus is not None

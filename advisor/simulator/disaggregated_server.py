@@ -226,8 +226,11 @@ class DisaggregatedServer:
         """Serve the traffic on ``multiple`` times as many replicas."""
         return serve_apart(traffic, *self._pools(times, multiple), times[2])
 
-    def saturation(self, traffic: Arrivals, times: tuple[StepTimes, StepTimes, KvTransfer]) -> float:
-        return saturation_apart(traffic, *self._pools(times), times[2])
+    def saturation(
+        self, traffic: Arrivals, times: tuple[StepTimes, StepTimes, KvTransfer], hit_rate: float | None = None
+    ) -> float:
+        """Return requests a second that are completed at most; ``hit_rate`` as ``AggregatedServer.saturation`` has it."""
+        return saturation_apart(traffic, *self._pools(times), times[2], hit_rate)
 
     def _pools(
         self, times: tuple[StepTimes, StepTimes, KvTransfer], multiple: int = 1

@@ -107,13 +107,15 @@ def serve_apart(traffic: Arrivals, prefill: ServerPool, decode: ServerPool, link
     )
 
 
-def saturation_apart(traffic: Arrivals, prefill: ServerPool, decode: ServerPool, link: KvTransfer) -> float:
+def saturation_apart(
+    traffic: Arrivals, prefill: ServerPool, decode: ServerPool, link: KvTransfer, hit_rate: float | None = None
+) -> float:
     """Return requests a second that the slowest of prefill, links and decode completes when there are always more
-    waiting.
+    waiting; ``hit_rate``: of the caches of the replicas for prompts, see ``saturation_rate``.
     """
     several = np.flatnonzero(traffic.output_len > 1)
     share = len(several) / len(traffic)
-    rates = [saturation_rate(_prompts(traffic), prefill.times, prefill.scheduler)]
+    rates = [saturation_rate(_prompts(traffic), prefill.times, prefill.scheduler, hit_rate)]
     if share:
         rates.append(saturation_rate(_outputs(traffic, several), decode.times, decode.scheduler) / share)
         sending_s = 1e-3 * link.ms_per_token * float(traffic.input_len[several].mean())

@@ -32,6 +32,8 @@ class TrafficOutcome:
     """Requests served as believed, their statistics, and how far those spread under other parameters."""
 
     served: RequestResults | StreamingStatistics
+    results: RequestResults
+    """Requests that were kept: all, or those of a stream's busiest piece."""
     statistics: Mapping[tuple[str, str], float]
     """As ``numbers`` gives them, and the saturation rate."""
     sigmas: dict[str, dict[str, Spread]]
@@ -70,8 +72,9 @@ class TrafficOutcome:
         key = ("rates", "saturation_s")
         served = results if totals is None else totals
 
-        def met(table: Any, requests: RequestResults | StreamingStatistics) -> dict[tuple[str, str], float]:
-            return numbers(requests, judged, slo) | {key: engine.saturation(judged, table)}
+        def met(table: Any, requests: RequestResults) -> dict[tuple[str, str], float]:
+            hits = requests.hit_rate if requests.counted.any() else None
+            return numbers(requests, judged, slo) | {key: engine.saturation(judged, table, hits)}
 
         believed, kinds = met(times, results), class_numbers(results, judged)
         ends, kinds_at_ends, quantile = [], [], 1.0
@@ -95,6 +98,7 @@ class TrafficOutcome:
             sigmas["rates"][ENERGY] = sigmas["rates"]["completed_s"].beside(power_sigma)
         return cls(
             served=served,
+            results=results,
             statistics=numbers(served, traffic, slo) | {key: believed[key]},
             sigmas=sigmas,
             classes=ClassSpreads(
@@ -110,9 +114,10 @@ class TrafficOutcome:
             notes=notes,
         )
 
-    def counted_s(self, traffic: Arrivals | ArrivalStream) -> float:
-        """Return the requests a second of which goodput is the good share: those completed in a closed loop, else those that came."""
-        return self.statistics["rates", "completed_s"] if traffic.concurrency else len(self.served) / traffic.duration_s
+    @property
+    def counted_s(self) -> float:
+        """Return the requests a second of which goodput is the good share: those that are completed while requests come."""
+        return self.statistics["rates", "completed_s"]
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Return the statistics by metric and by name."""

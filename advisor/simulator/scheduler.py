@@ -361,16 +361,31 @@ def longest(scheduler: Scheduler) -> int:
     return scheduler.kv_blocks * BLOCK - scheduler.draft_slots
 
 
-def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler) -> float:
+def most_running(traffic: Arrivals, scheduler: Scheduler) -> int:
+    """Return how many requests, grown by half their output on average, one replica has room for at once, at least one."""
+    from advisor.simulator.block_cache import BLOCK
+
+    mean = float(traffic.input_len.mean()) + float(traffic.output_len.mean()) / 2.0
+    return max(min(scheduler.max_num_seqs, int(scheduler.kv_blocks * BLOCK / mean)), 1)
+
+
+def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler, hit_rate: float | None = None) -> float:
     """Return requests a second that are completed when there are always more waiting: those of the traffic, over and over.
 
     Counted between the completion of a quarter and of three quarters of a queue as long as ``TURNS`` times all that may run
-    at once.
+    at once. A queue of adapters' requests without end would be sorted by adapter, each of which waits for minutes; so as many of them are
+    in flight, those that wait for a slot included, as there is room for. What caches hold of a session depends on the sessions that come
+    between its turns, which no queue has: ``hit_rate`` is what the traffic showed, and None what a queue hits.
     """
     from advisor.simulator import scheduler_loop as kernel  # brings numba
 
     loop: Any = kernel.serve
-    wanted = TURNS * scheduler.max_num_seqs * scheduler.replicas
+    sharing, in_flight = traffic.sharing, scheduler.max_num_seqs * scheduler.replicas
+    if sharing is not None and sharing.follows and hit_rate is not None:
+        sharing, scheduler = None, replace(scheduler, prefix_hit_rate=hit_rate)
+    if scheduler.adapters is not None:
+        in_flight = most_running(traffic, scheduler) * scheduler.replicas
+    wanted = TURNS * in_flight
     number = np.arange(wanted)
     taken = number % min(len(traffic), wanted)
     queue = replace(
@@ -381,7 +396,7 @@ def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler) -
         duration_s=1.0,
         concurrency=None,
         starters=0,
-        sharing=None if traffic.sharing is None else traffic.sharing.all_at_once(number),
+        sharing=None if sharing is None else sharing.all_at_once(number),
         classes=None,  # by priority those at the end would never be served, and say nothing of the rest
         settling=False,
         burst=False,
@@ -392,6 +407,8 @@ def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler) -
         scheduler = replace(scheduler, router="session_sticky")
     settings, totals = _settings(scheduler), _Totals.empty(queue.duration_s)
     state = _begun(scheduler, settings, drafts=times.drafts is not None).moved_on(0, wanted)
+    if scheduler.adapters is not None:
+        state.counts[KNOWN] = in_flight
     requests = (queue.arrival_s, queue.input_len, queue.output_len)
     first, last = wanted // 4, 3 * wanted // 4
     cached, shared = _cached(scheduler, queue.input_len), _Shared.of(queue, scheduler)

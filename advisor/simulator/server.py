@@ -233,8 +233,18 @@ class AggregatedServer:
         """Serve a stream, in parts (see ``advisor.simulator.scheduler.serve_pieces``)."""
         return serve_pieces(pieces, times, self.scheduler, duration_s=duration_s, most_open=MOST_REQUESTS)
 
-    def saturation(self, traffic: Arrivals, times: StepTimes) -> float:
-        return saturation_rate(traffic, times, self.scheduler)
+    def saturation(self, traffic: Arrivals, times: StepTimes, hit_rate: float | None = None) -> float:
+        """Return requests a second that are completed at most, see ``advisor.simulator.scheduler.saturation_rate``."""
+        return saturation_rate(traffic, times, self.scheduler, hit_rate)
+
+    def slots_for_all(self) -> AggregatedServer:
+        """Return the same with a slot for every adapter, as if slots took no memory."""
+        adapters = self.scheduler.adapters
+        if adapters is None:
+            return self
+        slots = len(adapters.popularity)
+        ample = replace(adapters, slots=slots, cpu_slots=max(slots, adapters.cpu_slots))
+        return replace(self, scheduler=replace(self.scheduler, adapters=ample))
 
 
 def scheduler_of(

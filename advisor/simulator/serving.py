@@ -59,13 +59,8 @@ def check_policy_of(policy: str, engine: str, knobs: Mapping[str, Any]) -> None:
         )
 
 
-SLOTS_LEFT_OUT = "the rate that saturates leaves out what requests wait for slots of adapters"
-SLOTS_BIND = 0.97
-"""Share of the requests that come below which those completed, of fewer than saturate, are held up by adapter slots."""
-
-
 def serving_warnings(
-    deployment: Deployment, scheduler: Scheduler, rate: float | None, *, completed_s: float, saturation_s: float
+    deployment: Deployment, scheduler: Scheduler, rate: float | None, *, saturation_s: float
 ) -> list[Note]:
     """Say where the engine's own scheduler is another, and where more requests come than can be served."""
     notes = []
@@ -77,11 +72,6 @@ def serving_warnings(
         notes.append(
             Note(f"steps are timed as {deployment.engine}'s, but scheduled as vLLM's V1 engine does", "warning")
         )
-    if scheduler.adapters is not None:
-        slots = SLOTS_LEFT_OUT
-        if rate is not None and completed_s < SLOTS_BIND * min(rate, saturation_s):
-            slots += f", which hold up {rate - completed_s:.3g} of {rate:.3g} requests/s here: more slots (--max-loras) or replicas help"
-        notes.append(Note(slots, "warning"))
     if rate is not None and rate > saturation_s:
         overload = (
             f"overloaded: {rate:.3g} requests/s offered, {saturation_s:.3g} served at most; about "

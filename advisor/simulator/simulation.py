@@ -24,6 +24,7 @@ from advisor.simulator.scheduler import FRONT_END_MS
 from advisor.simulator.server import AggregatedServer, counted_out
 from advisor.simulator.serving import SchedulerKnobs, check_serving
 from advisor.simulator.simulation_answer import Simulation, simulation_of
+from advisor.simulator.slot_shortage import slot_notes
 from advisor.simulator.traffic_question import TrafficQuestion
 from advisor.simulator.traffic_speculation import SpeculatedServer
 from catalog.schema import Cluster, Deployment, Model, Slo, Workload
@@ -204,6 +205,8 @@ def simulate(
     outcome = TrafficOutcome.of(engine, decode, traffic, limits, draws, each)
     notes = (*question.notes, *resolved.notes, *cluster.notes, *engine.notes, *knowledge.notes)
     notes += (*traffic.notes, *outcome.notes, *decode.cache_notes(traffic.sharing))
+    if isinstance(traffic, Arrivals) and engine is decode:
+        notes += slot_notes(decode, traffic, outcome.statistics["rates", "saturation_s"], outcome.results)
     return simulation_of(
         engine,
         decode,

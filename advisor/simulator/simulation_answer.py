@@ -177,9 +177,9 @@ class Simulation(Presented):
         return min(low, self.good), max(high, self.good)
 
     def _goodput(self, level: float) -> tuple[float, float]:
-        """Return the interval of the goodput, between none of what comes and all of it."""
+        """Return the interval of the goodput, between none of what is completed and all of it."""
         low, high = self.interval("good", level=level)
-        least, most = self.interval("completed_s", level=level) if self.rate is None else (self.rate, self.rate)
+        least, most = self.interval("completed_s", level=level)
         return min(low * least, self.goodput_s), max(high * most, self.goodput_s)
 
     @property
@@ -244,7 +244,7 @@ def simulation_of(
     """Return what became of the traffic as an answer; ``decode`` is the engine itself, or its pool that decodes."""
     served, scheduler = outcome.served, decode.scheduler
     loads = served.adapter_loads if isinstance(served, RequestResults) else ()
-    kinds = class_outcomes(outcome.classes, outcome.counted_s(traffic), scale)
+    kinds = class_outcomes(outcome.classes, outcome.counted_s, scale)
     below = served.tier_hit_rates if isinstance(served, RequestResults) else ()
     drawn = None if traffic.concurrency else len(served) / traffic.duration_s
     rates = {name: outcome.statistics["rates", name] for name in RATES}
@@ -284,7 +284,6 @@ def simulation_of(
                 decode.deployment,
                 scheduler,
                 drawn,
-                completed_s=rates["completed_s"],
                 saturation_s=rates["saturation_s"],
             ),
         ),

@@ -50,13 +50,12 @@ def numbers(
     last = BINS + 1 if traffic.counted_out else BINS
     tokens = served.bins[round(begin / served.bin_s) : last, 4].sum() / length
     completed = served.completed(begin, np.inf if traffic.counted_out else end) / length
-    rate = completed if traffic.concurrency else len(served) / traffic.duration_s  # those refused left out
     if traffic.sharing is not None:
         statistics[SHARES, HIT_RATE] = surely_between(served.hit_rate, len(served))
     return statistics | {
         ("rates", "completed_s"): completed,
         ("rates", "output_tok_s"): float(tokens),
-        ("rates", "goodput_s"): served.good(slo.limits if slo else {}) * rate,
+        ("rates", "goodput_s"): served.good(slo.limits if slo else {}) * completed,
         (SHARES, "good"): surely_between(served.good(slo.limits if slo else {}), len(served)),
     }
 

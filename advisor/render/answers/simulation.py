@@ -53,6 +53,7 @@ SERVED = (
     ("prefix_caching", "prefix cache", lambda on: "on" if on else "off"),
     ("kv_offload", "KV offload", str),
     ("drafting", "drafts", str),
+    ("max_loras", "LoRA slots", str),
 )
 """What else has one."""
 
@@ -206,6 +207,7 @@ def comparison_columns(answers: Sequence[Simulation]) -> list[Column]:
         | {name: getattr(answer.deployment, name) for name in DIFFERING}
         | {"kv_offload": answer.deployment.kv_offload or "none"}
         | {"drafting": "none" if answer.deployment.drafting is None else str(answer.deployment.drafting)}
+        | {"max_loras": 0 if answer.deployment.adapters is None else answer.deployment.adapters.max_loras}
         for answer in answers
     ]
     rows = FlatRows(flat)

@@ -8,8 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advisor import Deployment, InputError, simulate
+from advisor.cli.pools import changed
 from advisor.simulator.adapter_terms import AdapterTerms, popularity
-from advisor.simulator.scheduler import Scheduler, serve
+from advisor.simulator.scheduler import Scheduler, saturation_rate, serve
+from catalog.features import Adapters
+from catalog.schema import Workload
 from tests.advisor.simulator.test_scheduler_loop import cases, linear_times, times_of, traffic
 
 AMPLE = Scheduler(replicas=1, max_num_seqs=64, max_num_batched_tokens=4096, kv_blocks=4000, front_end_ms=0.0)
@@ -105,3 +109,38 @@ def test_popularity_is_zipf_s():
     assert popularity(4, 0.0) == pytest.approx([0.25, 0.5, 0.75, 1.0])
     shares = np.diff(popularity(10, 1.0), prepend=0.0)
     assert shares[0] / shares[4] == pytest.approx(5.0)
+
+
+def test_slots_are_in_the_rate_that_saturates():
+    come, times = traffic([0.0], [100], [40]), linear_times(4096, 64)
+
+    def rate(slots):
+        free = {"cpu_s": 0.0, "disk_s": 0.0}
+        return saturation_rate(come, times, replace(AMPLE, adapters=terms(20, slots, 20, **free)))
+
+    rates = [rate(slots) for slots in (1, 4, 20)]
+    plain = saturation_rate(come, times, AMPLE)
+    assert rates[0] < 0.9 * rates[1] < 0.9 * rates[2]
+    assert rates[2] == pytest.approx(plain, rel=0.05)
+
+
+@pytest.mark.parametrize(("slots", "short"), [(1, True), (4, False)])
+def test_what_limits_is_named(slots, short):
+    served = simulate(
+        "llama-3.1-8b",
+        "H100",
+        deployment=Deployment(adapters=Adapters(number=4, max_loras=slots)),
+        workload=Workload(concurrency=16),
+        duration_s=10.0,
+        draws=0,
+    )
+    assert any("--max-loras" in note.text and note.kind == "warning" for note in served.notes) == short
+
+
+def test_slots_can_be_compared():
+    base = Deployment(adapters=Adapters(number=50, max_loras=8, max_cpu_loras=12))
+    adapters = changed(base, "max_loras=16")[0].adapters
+    assert adapters is not None
+    assert (adapters.number, adapters.max_loras, adapters.max_cpu_loras) == (50, 16, 16)
+    with pytest.raises(InputError, match="--lora-adapters"):
+        changed(Deployment(), "max_loras=16")
