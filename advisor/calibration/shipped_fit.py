@@ -2,6 +2,7 @@
 
 Run as ``python -m advisor.calibration.shipped_fit``; it writes ``advisor/data/surrogate.json``. The published benchmarks that it learns
 from (see ``catalog.published``) lie in ``benchmarks/published`` of the repository and do not ship; what is learned from them does.
+With ``--check`` it writes nothing and exits with 1 where the file is not what it would write.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from joblib import Parallel, delayed
 
+from advisor.calibration.blas_threads import one_blas_thread
+from advisor.calibration.fit_comparison import check_rebuilt
 from advisor.calibration.fit_file import LEVELS
 from advisor.calibration.intervals import EXPERTS, STAGED, beyond_dense, implementation_variance, scale_name
 from advisor.calibration.kernel_observations import KernelObservations, evidence_with
 from advisor.calibration.observations import METRICS, Observations, RunGroup, group_runs
 from advisor.calibration.posterior import fit_posterior, sensitivities
 from advisor.calibration.residual_gp import fit_residuals, of_model
-from advisor.calibration.support import extrapolation_variance
+from advisor.calibration.support import extrapolation_variance, pipelines_of_one_model, place_of
 from advisor.calibration.surrogate import ANY, SHIPPED, IntervalScale, Surrogate
-from catalog.engines import engine_family, release_distance
 from catalog.published_folder import read_published
 from catalog.runs import shipped_runs
 
@@ -145,6 +147,7 @@ def errors_of(
     return errors
 
 
+@one_blas_thread
 def _fold(
     groups: Sequence[RunGroup],
     out: Sequence[RunGroup],
@@ -181,28 +184,14 @@ def left_out_errors(
     folds = Parallel(n_jobs=jobs)(delayed(_fold)(groups, out, kernels, kind) for kind, out in tasks)
     # Where no other model ran an engine on a GPU, a model left out takes the pair along; who asks has the pair.
     kept = {"calibrated": ("calibrated", "transferred"), "transferred": ("transferred",), "analytic": ("analytic",)}
-    only = _pipelines_of_one_model(groups)
+    only = pipelines_of_one_model(groups)
     return [
         replace(error, provenance=kind)
         for (kind, _), errors in zip(tasks, folds, strict=True)
         for error in errors
         if error.provenance in kept[kind]
-        and not (kind == "calibrated" and error.run.pp > 1 and _place(error.run) in only)
+        and not (kind == "calibrated" and error.run.pp > 1 and place_of(error.run) in only)
     ]
-
-
-def _place(run: Measurement) -> tuple[str, str, int]:
-    """Return engine, GPU and release of a run."""
-    engine = engine_family(run.engine, run.engine_version)
-    return engine, run.gpu, release_distance(engine, run.engine_version)
-
-
-def _pipelines_of_one_model(groups: Iterable[RunGroup]) -> set[tuple[str, str, int]]:
-    """Return where a release ran a single model in a pipeline: without it nothing is left of what its host does there."""
-    models: dict[tuple[str, str, int], set[str]] = defaultdict(set)
-    for run in (run for group in groups for run in group.runs if run.pp > 1):
-        models[_place(run)].add(run.model)
-    return {place for place, names in models.items() if len(names) == 1}
 
 
 CONFIGURATION_FOLDS = 5
@@ -232,6 +221,7 @@ def _configuration(run: Measurement) -> tuple[str, ...]:
     return tuple(map(str, (run.engine, run.gpu, run.model, *knobs, run.batch, run.input_len, run.output_len)))
 
 
+@one_blas_thread
 def _configuration_fold(
     groups: Sequence[RunGroup],
     out: frozenset[tuple[str, ...]],
@@ -383,6 +373,7 @@ def sigma_of(error: PredictionError, noises: Mapping[tuple[str, str], float]) ->
     return error.sigma(noises.get((error.engine, error.scale_name), noises[ANY, error.scale_name]))
 
 
+@one_blas_thread  # as for its workers, so that sums are of one order wherever it runs
 def calibrate(
     runs: Sequence[Measurement], *, sources: tuple[str, ...], published: Path | None = None, jobs: int = 1
 ) -> Surrogate:
@@ -428,23 +419,29 @@ def shipped_residuals(surrogate: Surrogate) -> tuple[Residuals, ...]:
     return fit_residuals(groups, lambda *where: surrogate.marginal(*where).parameters, surrogate.noise)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return the exit status: 1 where ``--check`` met a difference."""
     parser = argparse.ArgumentParser(prog="python -m advisor.calibration.shipped_fit", description=__doc__)
     parser.add_argument("--published", type=Path, default=PUBLISHED, help="folder of published benchmarks")
     parser.add_argument("--out", type=Path, default=SHIPPED)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--check", action="store_true", help="say where the file differs from what would be written")
+    parser.add_argument("--tolerance", type=float, default=0.0, help="share by which numbers may differ in a check")
     chosen = parser.parse_args(arguments)
-    published = read_published(chosen.published)
-    runs = [*shipped_runs(), *published.runs]
+    runs = [*shipped_runs(), *read_published(chosen.published).runs]
     sources = tuple(sorted({run.source for run in runs if run.role == "fit"}))
     surrogate = calibrate(runs, sources=sources, published=chosen.published, jobs=chosen.jobs)
+    if chosen.check:
+        difference = check_rebuilt(surrogate, chosen.out, chosen.tolerance)
+        print(difference or f"{chosen.out} is what the repository makes")
+        return int(difference is not None)
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     surrogate.write(chosen.out)
     for (provenance, engine, metric), scale in sorted(surrogate.scales.items()):
-        print(
-            f"{provenance:12s} {engine:14s} {metric:22s} noise {scale.noise:.3f}  q90 {scale.quantile(0.9):5.2f}  runs {scale.runs}"
-        )
+        ends = f"noise {scale.noise:.3f}  q90 {scale.quantile(0.9):5.2f}  runs {scale.runs}"
+        print(f"{provenance:12s} {engine:14s} {metric:22s} {ends}")
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main())

@@ -18,6 +18,7 @@ import numpy as np
 from advisor.calibration.parameter_posterior import TrainingSupport
 from advisor.perf_model.deployment_arrays import EIGHT_BIT_BYTES, FOUR_BIT_BYTES
 from advisor.perf_model.parameters import NAMES, PRIORS
+from catalog.engines import engine_family, release_distance
 from catalog.errors import Note
 from catalog.models.stack import stack
 from catalog.schema import EXPERTS_ONLY
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from advisor.calibration.observations import RunGroup
     from advisor.calibration.parameter_posterior import ParameterPosterior
     from advisor.perf_model.deployment_arrays import DeploymentArrays
-    from catalog.schema import Model
+    from catalog.schema import Measurement, Model
     from catalog.units import Array
 
 EXPERTS = ("expert_memory", "expert_compute", "expert_us")
@@ -219,3 +220,17 @@ def widened(marginal: ParameterPosterior, *work: tuple[Model, DeploymentArrays])
     """Return the parameters where all of ``work`` is done, less certain for what of it no run had."""
     extra = np.max([extrapolation_variance(marginal.seen, *part).max(axis=1) for part in work], axis=0, initial=0.0)
     return replace(marginal, covariance=marginal.covariance + np.diag(np.broadcast_to(extra, len(NAMES))), seen=None)
+
+
+def place_of(run: Measurement) -> tuple[str, str, int]:
+    """Return engine, GPU and release of a run."""
+    engine = engine_family(run.engine, run.engine_version)
+    return engine, run.gpu, release_distance(engine, run.engine_version)
+
+
+def pipelines_of_one_model(groups: Iterable[RunGroup]) -> set[tuple[str, str, int]]:
+    """Return where a release ran a single model in a pipeline: without it nothing is left of what its host does there."""
+    models: dict[tuple[str, str, int], set[str]] = defaultdict(set)
+    for run in (run for group in groups for run in group.runs if run.pp > 1):
+        models[place_of(run)].add(run.model)
+    return {place for place, names in models.items() if len(names) == 1}
