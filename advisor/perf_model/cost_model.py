@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.perf_model.memory.dispatch import memory
-from catalog.engines import engine_timing
+from catalog.engines import engine_timing, largest_graph
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,6 +65,13 @@ class CostModel:
     def timing(self) -> EngineTiming:
         """Return how the engine spends its time."""
         return engine_timing(self.engine)
+
+    @property
+    def captured_tokens(self) -> Array:
+        """Return tokens of the largest pass that is captured in a CUDA graph, prefills among them, shape (n,); 0.0: none is."""
+        releases, which = np.unique(self.layout.release, return_inverse=True)
+        largest = [float(largest_graph(self.engine, self.cluster.gpu, int(minor))) for minor in releases]
+        return np.array(largest)[which.reshape(-1)]
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> CostModel:
         nearby = None if self.correction is None else self.correction.take(rows)

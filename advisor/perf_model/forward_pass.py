@@ -69,7 +69,8 @@ def forward_pass_cost(cost_model: CostModel, step: ForwardPass, *, prefills: Arr
     hops = (layout.pp - 1.0) * stage_hand_over_ms(message, layout.tp, layout.pp, cluster, parameters)
     cost = cost + Cost.of(HAND_OVER, communication=hops)
     gpu_ms = cost.total_ms
-    captured = (timing.graph_tokens > 0) & (step.tokens <= timing.graph_tokens + 1e-6)
+    largest = cost_model.captured_tokens
+    captured = (largest > 0) & (step.tokens <= largest + 1e-6)
     launched = np.where((layout.graphs > 0) & captured, 0.0, prefills)
     launched = np.where(layout.graphs > 0, launched, 1.0)
     per_pass = model.num_hidden_layers * parameters.layer_host_us + model.moe_layers * parameters.expert_host_us

@@ -146,7 +146,7 @@ def tabulate(
 
     prompt_token_ms = _image_ms(cost_model, budget)
     cost_model = replace(cost_model, model=replace(cost_model.model, images=None))
-    captured = float(cost_model.timing.graph_tokens) if cost_model.layout.graphs[0] > 0 else 0.0
+    captured = float(cost_model.captured_tokens[0]) if cost_model.layout.graphs[0] > 0 else 0.0
     first = min(captured + 1.0, float(budget))
     some = np.unique(np.rint(np.geomspace(1, cap, SEQUENCE_NODES)))
     nodes = slice(None) if context is None else slice(context_place(context)[0], context_place(context)[0] + 2)

@@ -1,27 +1,19 @@
 """For which experts vLLM's Triton kernel has tile sizes that were tuned on a GPU; others run with default ones, slower.
 
 ``catalog/data/tuned_experts.csv`` lists the tables of the wheel of vLLM 0.33.0 (``model_executor/layers/fused_moe/configs``, one file for
-each number of experts and width on a GPU, in a format). Read anew from another wheel by
-
-    python -m catalog.engines.expert_kernels vllm-0.33.0-cp38-abi3-manylinux_2_28_x86_64.whl
+each number of experts and width on a GPU, in a format). ``python -m catalog.engines.wheel_facts`` compares them with those of another
+wheel, and with ``--tuned-experts`` reads them anew.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
-import re
-import sys
-import zipfile
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalog.tables import DATA
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from catalog.schema import Gpu
 
 TUNED = DATA / "tuned_experts.csv"
@@ -54,9 +46,6 @@ GPUS = {
 """Our names of the devices in the names of vLLM's files. Blackwell is left out: other kernels than Triton's are chosen there
 (``fused_moe/oracle``)."""
 
-_FILE = re.compile(
-    r"fused_moe/configs/E=(\d+),N=(\d+),device_name=([^,]+?)(?:,dtype=(\w+))?(?:,block_shape=(\[128,128\]))?\.json$"
-)
 FAMILY = "H200"
 """Of the GPUs that vLLM takes for one (``get_config_file_name``)."""
 
@@ -86,36 +75,3 @@ def has_untuned_experts(engine: str, gpu: Gpu, weights: str, num_experts: int, w
     if engine != "vllm" or family not in GPUS.values() or weights not in (*WEIGHTS.values(), BLOCKS):
         return False
     return (family, num_experts, width, weights) not in tuned_experts()
-
-
-def tables_of(wheel: Path) -> list[tuple[str, int, int, str]]:
-    """Return the tables that a wheel of vLLM holds, sorted, without unpacking it.
-
-    Raises:
-        OSError: it cannot be read.
-        zipfile.BadZipFile: it is none.
-
-    """
-    with zipfile.ZipFile(wheel) as archive:
-        files = [match for match in map(_FILE.search, archive.namelist()) if match]
-    rows = set()
-    for experts, width, device, dtype, blocks in (match.groups() for match in files):
-        weights = BLOCKS if blocks and dtype == "fp8_w8a8" else WEIGHTS.get(dtype or "") if not blocks else None
-        if weights and device in GPUS:
-            rows.add((GPUS[device], int(experts), int(width), weights))
-    return sorted(rows)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m catalog.engines.expert_kernels", description=str(__doc__).partition("\n")[0]
-    )
-    parser.add_argument("wheel", type=Path)
-    rows = tables_of(parser.parse_args(arguments).wheel)
-    with TUNED.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
-    print(f"{len(rows)} tables")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -103,6 +103,8 @@ class Engine:
     mxfp4_padding: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Multiples to which kernels pad the width of an expert's slice and the hidden state where experts are in MXFP4, by the major
     compute capability."""
+    earlier_mxfp4_padding: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
+    """Those that releases before one of 0.x had, where they differ, by that release."""
     narrow_kv_needs_flashinfer: bool = False
     """Whether FlashInfer alone reads an 8-bit cache on some GPUs, and a 4-bit one anywhere (see ``kv_formats``)."""
     no_command: str = ""
@@ -214,6 +216,16 @@ class Engine:
             and not (row.not_named and row.not_named in name)
         )
 
+    def mxfp4_multiples(self, capability: str, minor: int = 0) -> tuple[int, int]:
+        """Return ``mxfp4_padding`` at a compute capability, of release 0.x with ``minor`` for x; 0: the one that the catalog describes."""
+        major = capability.partition(".")[0]
+        earlier = (
+            table[major]
+            for before, table in self.earlier_mxfp4_padding.items()
+            if major in table and 0 < minor < minor_release(before)
+        )
+        return next(earlier, self.mxfp4_padding.get(major, (1, 1)))
+
     def _formats(self, gpu: Gpu, table: Mapping[str, str], gfx_table: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
         if gpu.vendor != "nvidia":
             return tuple(name for name, archs in gfx_table.items() if gpu.compute_capability in archs)
@@ -262,14 +274,16 @@ def _engine(name: str, table: dict[str, Any]) -> Engine:
     }
     for key, value in table.items():
         if isinstance(value, dict):
-            values[key] = MappingProxyType({k: _frozen(v) for k, v in value.items()})
+            values[key] = _frozen(value)
         else:
             values[key] = tuple(value) if str(kinds[key]).startswith("tuple") else value
     return Engine(**values)
 
 
 def _frozen(value: Any) -> Any:
-    """Turn lists of a TOML value into tuples."""
+    """Turn lists of a TOML value into tuples, tables into views that nobody can change."""
+    if isinstance(value, dict):
+        return MappingProxyType({key: _frozen(part) for key, part in value.items()})
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
@@ -325,6 +339,23 @@ def engine_timing(family: str) -> EngineTiming:
             if name == family:
                 return timing
     return EngineTiming()
+
+
+@cache
+def largest_graph(family: str, gpu: Gpu, minor: int = 0) -> int:
+    """Return tokens of the largest pass, prefills among them, that an engine captures in a CUDA graph on a GPU; 0: none.
+
+    Args:
+        family: as ``engine_family`` names it.
+        gpu: that it runs on.
+        minor: x of its release 0.x; 0: the release that the catalog describes.
+
+    """
+    timing = engine_timing(family)
+    if not timing.graphs_by_gpu:
+        return timing.graph_tokens
+    row = find_engine(family).batch_defaults(gpu, f"0.{minor}" if minor else "")
+    return row.max_graph_size or timing.graph_tokens
 
 
 def all_engines() -> tuple[Engine, ...]:

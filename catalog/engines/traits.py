@@ -16,6 +16,9 @@ class EngineTiming:
     whole prompts are prefilled, batches run in turn, and there is no scheduler to simulate."""
     graph_tokens: int = 512
     """Tokens of the largest pass that is captured in a CUDA graph, prefills among them; 0: decode steps alone are, of any size."""
+    graphs_by_gpu: bool = False
+    """Whether prompts share the graphs of decodes, so that the largest pass is ``BatchDefaults.max_graph_size`` of the GPU where that is
+    known."""
     fuses_elementwise: bool = True
     """Whether norms, activations and the routing of experts are kernels of their own without compilation, too."""
     balances_stages: bool = False

@@ -166,7 +166,7 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
     """
     facts = find_engine(engine)
     kinds = stack(model).kinds
-    padding = expert_padding(model, cluster.gpu, facts)
+    padding = expert_padding(model, layout, cluster.gpu, facts)
     weights_by_kind = [layer_bytes(model, kind, layout, padding) for kind in kinds]
     cache_by_kind = [
         sum(layer_cache_bytes(part, layout) for part in kind.mixers) / layout.dcp + 0.0 * layout.tp for kind in kinds

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from catalog.units import Array
 
 
-UNPADDED = (1, 1)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartElements:
     """Weights of one part of a layer on the fullest GPU, in elements; arrays have shape (n,)."""
@@ -48,16 +45,20 @@ def experts_held(experts: Experts, layout: DeploymentArrays) -> Array:
     return np.where(layout.ep > 1, np.ceil(experts.num_experts / layout.ep), experts.num_experts / layout.tp)
 
 
-def expert_padding(model: Model, gpu: Gpu, engine: Engine) -> tuple[int, int]:
-    """Return the multiples to which an engine pads an expert's slice and the hidden state; 1 and 1 where it does not."""
+def expert_padding(model: Model, layout: DeploymentArrays, gpu: Gpu, engine: Engine) -> Array | None:
+    """Return the multiples to which an engine pads an expert's slice and the hidden state, shape (2, n); None where it does not."""
     stored = model.part_format("experts") or model.quantization
     if stored != "mxfp4" or gpu.vendor != "nvidia":
-        return UNPADDED
-    return engine.mxfp4_padding.get(gpu.compute_capability.split(".")[0], UNPADDED)
+        return None
+    releases, which = np.unique(layout.release, return_inverse=True)
+    multiples = np.array(
+        [engine.mxfp4_multiples(gpu.compute_capability, int(minor)) for minor in releases], dtype=float
+    )
+    return None if np.all(multiples == 1.0) else multiples[which.reshape(-1)].T
 
 
 def layer_elements(
-    layer: Layer, hidden: int, layout: DeploymentArrays, padding: tuple[int, int] = UNPADDED
+    layer: Layer, hidden: int, layout: DeploymentArrays, padding: Array | None = None
 ) -> dict[str, PartElements]:
     """Count the weights of one layer on one GPU by part (a key of ``catalog.schema.PARTS``).
 
@@ -94,14 +95,14 @@ def layer_elements(
     return elements
 
 
-def _experts(experts: Experts, hidden: int, layout: DeploymentArrays, padding: tuple[int, int]) -> Array:
+def _experts(experts: Experts, hidden: int, layout: DeploymentArrays, padding: Array | None) -> Array:
     """Count the matrices of the experts on the fullest GPU, padded as its kernels need them."""
-    if padding == UNPADDED:
+    if padding is None:
         whole = experts.expert_elements(hidden) - experts.expert_vectors(hidden)
         return experts_held(experts, layout) * whole
     sliced = np.where(layout.ep > 1, 1.0, layout.tp)
     width = np.ceil(experts.width / sliced / padding[0]) * padding[0]
-    into = float(np.ceil(experts.inputs(hidden) / padding[1]) * padding[1])
+    into = np.ceil(experts.inputs(hidden) / padding[1]) * padding[1]
     matrices = experts.inner / experts.width + 1.0
     return np.asarray(experts_held(experts, layout) * sliced * matrices * width * into)
 
@@ -122,7 +123,7 @@ def _stored_bits(model: Model, part: str, stored: str) -> float:
     return dict(model.part_bits).get(part) or weight_bits(stored, model)
 
 
-def layer_bytes(model: Model, layer: Layer, layout: DeploymentArrays, padding: tuple[int, int] = UNPADDED) -> Array:
+def layer_bytes(model: Model, layer: Layer, layout: DeploymentArrays, padding: Array | None = None) -> Array:
     """Return bytes of one layer's weights on the fullest GPU, shape (n,)."""
     half = np.maximum(ACTIVATION_BYTES, layout.weight_bytes)
     return sum(

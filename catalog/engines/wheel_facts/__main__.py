@@ -10,10 +10,12 @@ import json
 import sys
 from pathlib import Path
 
+from catalog.engines.expert_kernels import TUNED
 from catalog.engines.registry import find_engine
 from catalog.engines.wheel_facts import sglang, vllm
 from catalog.engines.wheel_facts.facts import ComparedFact, Fact, compare
 from catalog.engines.wheel_facts.options import command_options
+from catalog.engines.wheel_facts.tuned_experts import write_tables
 from catalog.engines.wheel_facts.wheel import MissingFactError, open_wheel
 from catalog.errors import InputError
 
@@ -50,12 +52,18 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="print the options of its command instead, as JSON (tests/catalog/engine_options)",
     )
+    parser.add_argument(
+        "--tuned-experts", action="store_true", help=f"write {TUNED.name} of the catalog anew instead, from one of vLLM"
+    )
     chosen = parser.parse_args(arguments)
     try:
         wheel = open_wheel(chosen.wheel, ROOTS)
         if chosen.options:
             recorded = {"engine": wheel.engine, "version": wheel.version, "options": command_options(wheel)}
             print(json.dumps(recorded, indent=0, sort_keys=True))
+            return 0
+        if chosen.tuned_experts:
+            print(f"{write_tables(wheel)} tables")
             return 0
     except (InputError, MissingFactError) as error:
         print(error, file=sys.stderr)

@@ -6,16 +6,19 @@ import ast
 import re
 from typing import TYPE_CHECKING, Any
 
+from catalog.engines.expert_kernels import tuned_experts
 from catalog.engines.launch.vllm import FILE_TIER, OFFLOADING_BACKEND, TIERING_SPEC
 from catalog.engines.registry import FLASHINFER_HEAD_DIMS, minor_release
 from catalog.engines.wheel_facts.evaluation import Case
 from catalog.engines.wheel_facts.facts import Fact, is_later, metrics, online_quantisation, options
 from catalog.engines.wheel_facts.options import frontend
+from catalog.engines.wheel_facts.tuned_experts import FOLDER, tables_of
 from catalog.engines.wheel_facts.vllm_defaults import (
     batch_defaults,
     captured_sizes,
     mxfp4_padding,
     stated_batch_defaults,
+    stated_mxfp4_padding,
     stated_sizes,
 )
 from catalog.engines.wheel_facts.wheel import MissingFactError, assigned, class_body, function, literal
@@ -305,7 +308,13 @@ FACTS = (
         name="mxfp4_padding",
         path="model_executor/layers/fused_moe/oracle/mxfp4.py",
         read=mxfp4_padding,
-        stated=lambda engine, _: dict(engine.mxfp4_padding),
+        stated=stated_mxfp4_padding,
+    ),
+    Fact(
+        name="tuned experts",
+        path=f"{FOLDER}/*.json",
+        read=lambda wheel, _: tables_of(wheel),
+        stated=lambda *_: tuned_experts(),
     ),
     Fact(
         name="KV offload",

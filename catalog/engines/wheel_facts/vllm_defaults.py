@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Any
 
+from catalog.engines.registry import minor_release
 from catalog.engines.wheel_facts.evaluation import Case
 from catalog.engines.wheel_facts.facts import gpus_of, stated_graphs
 from catalog.engines.wheel_facts.wheel import MissingFactError, assigned, function
@@ -121,6 +122,11 @@ def mxfp4_padding(wheel: Wheel, _: Engine) -> dict[str, tuple[int, int]]:
         hidden, width = Case(values=values | {"backend": backend}).run(rounding.body)
         multiples[major] = (width, hidden)
     return multiples
+
+
+def stated_mxfp4_padding(engine: Engine, wheel: Wheel) -> dict[str, tuple[int, int]]:
+    """Return the multiples that the catalog states for the wheel's release."""
+    return {major: engine.mxfp4_multiples(major, minor_release(wheel.version)) for major in MXFP4_BACKENDS}
 
 
 def _backends(tree: ast.Module, name: str, values: dict[str, Any]) -> tuple[str, ...]:

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from advisor.calibration.observations import METRICS, group_runs
 from advisor.calibration.surrogate import shipped_surrogate
+from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.perf_model.forward_pass import HOST_LINK
+from advisor.perf_model.forward_pass import HOST_LINK, forward_pass_cost, prefill_pass
+from advisor.perf_model.operators import causal_pairs
 from advisor.perf_model.parameters import Parameters, scaled_odds
 from advisor.perf_model.static_batch import AT_ONCE, put_off
 from advisor.prediction.prediction import Prediction, request_causes
@@ -218,6 +220,31 @@ def run(question, columns, cluster, regime, *, batch, input_len, output_len, eng
         parameters=question.parameters,
         engine=engine,
     ).times
+
+
+@pytest.mark.parametrize(
+    ("gpu", "version", "tokens"),
+    [
+        ("B200", "", 1024),
+        ("B200", "0.24", 512),
+        ("H200", "", 512),
+        ("RTX PRO 6000", "0.33", 512),
+        ("L40S", "0.33", 512),
+    ],
+)
+def test_passes_are_captured_up_to_the_size_of_gpu_and_release(gpu, version, tokens):
+    """A prefill of as many tokens is launched with its graph; of one more the host launches each kernel."""
+    cluster, model = Cluster(gpu=find_gpu(gpu).value, gpus_per_node=1), find_model("llama-3.1-8b").value
+    layout = DeploymentArrays.from_columns({"engine_version": version}, model, cluster.gpu)
+    cost_model = CostModel.of(model, cluster, layout, replace(Parameters.typical(), layer_host_us=5000.0))
+    assert cost_model.captured_tokens.tolist() == [tokens]
+    costs = []
+    for length in (tokens, tokens + 1):
+        size = np.array([float(length)])
+        step = prefill_pass(size, np.ones(1), causal_pairs(size), causal_pairs(size))
+        costs.append(float(forward_pass_cost(cost_model, step, prefills=1.0).total_ms[0]))
+    assert costs[0] < 100.0
+    assert costs[1] > 150.0
 
 
 @given(question=questions())

@@ -1,12 +1,10 @@
 """Which experts vLLM's kernel has tuned tile sizes for, and what that changes."""
 
-import zipfile
-
 import numpy as np
 import pytest
 
 from advisor.perf_model.deployment_arrays import DeploymentArrays
-from catalog.engines.expert_kernels import has_untuned_experts, tables_of, tuned_experts
+from catalog.engines.expert_kernels import has_untuned_experts, tuned_experts
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 
@@ -47,18 +45,3 @@ def test_members_of_the_h200_family_share_tables():
     nvl = find_gpu("H200-NVL").value
     assert not has_untuned_experts("vllm", nvl, "16 bits", 128, 768)
     assert np.all([gpu != nvl.name for gpu, *_ in tuned_experts()])
-
-
-def test_tables_are_read_from_the_names_in_a_wheel(tmp_path):
-    wheel = tmp_path / "vllm.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        folder = "vllm/model_executor/layers/fused_moe/configs/"
-        for name in (
-            "E=8,N=7168,device_name=NVIDIA_H200.json",
-            "E=8,N=7168,device_name=NVIDIA_H200,dtype=fp8_w8a8,block_shape=[128,128].json",
-            "E=8,N=7168,device_name=NVIDIA_H200,dtype=int4_w4a16.json",
-            "E=8,N=7168,device_name=NVIDIA_B200.json",
-            "README",
-        ):
-            archive.writestr(folder + name, "{}")
-    assert tables_of(wheel) == [("H200-SXM", 8, 7168, "16 bits"), ("H200-SXM", 8, 7168, "fp8 blocks")]

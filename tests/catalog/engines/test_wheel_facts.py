@@ -7,10 +7,12 @@ import zipfile
 import pytest
 
 from catalog.engines.registry import find_engine
+from catalog.engines.wheel_facts import tuned_experts
 from catalog.engines.wheel_facts.__main__ import FACTS, ROOTS, main
 from catalog.engines.wheel_facts.evaluation import Case
 from catalog.engines.wheel_facts.facts import compare
 from catalog.engines.wheel_facts.options import command_options
+from catalog.engines.wheel_facts.tuned_experts import tables_of
 from catalog.engines.wheel_facts.wheel import MissingFactError, open_wheel
 from catalog.errors import InputError
 
@@ -192,6 +194,42 @@ def test_options_of_the_command(made):
     assert options["--dtype"] == options["-d"] == {"value": True, "choices": ["auto", "half"]}
     assert options["--enforce-eager"] == options["--ssl"] == {"value": False}
     assert options["--seed"] == options["--port"] == {"value": True}
+
+
+def test_tables_of_tuned_experts_are_read_from_their_names(made, monkeypatch, tmp_path, capsys):
+    folder = "model_executor/layers/fused_moe/configs/"
+    names = (
+        "E=8,N=7168,device_name=NVIDIA_H200.json",
+        "E=8,N=7168,device_name=NVIDIA_H200,dtype=fp8_w8a8,block_shape=[128,128].json",
+        "E=8,N=7168,device_name=NVIDIA_H200,dtype=int4_w4a16.json",
+        "E=8,N=7168,device_name=NVIDIA_B200.json",
+        "README",
+    )
+    path = made(**{folder + name: "{}" for name in names})
+    read = {("H200-SXM", 8, 7168, "16 bits"), ("H200-SXM", 8, 7168, "fp8 blocks")}
+    assert tables_of(open_wheel(path, ROOTS)) == read
+    fact = compared(path)["tuned experts"]
+    assert fact.verdict == "differs"
+    assert any(line.startswith("catalog alone: ") for line in fact.lines)
+    monkeypatch.setattr(tuned_experts, "TUNED", tmp_path / "tuned.csv")
+    assert main(["--tuned-experts", str(path)]) == 0
+    assert capsys.readouterr().out == "2 tables\n"
+    assert (tmp_path / "tuned.csv").read_text().split() == [
+        "gpu,experts,width,weights",
+        "H200-SXM,8,7168,16",
+        "bits",
+        "H200-SXM,8,7168,fp8",
+        "blocks",
+    ]
+    assert compared(made())["tuned experts"].lines[0] == f"no tables in {folder.rstrip('/')}"
+
+
+def test_padding_is_that_of_the_wheels_release():
+    vllm = find_engine("vllm")
+    assert vllm.mxfp4_multiples("10.0") == vllm.mxfp4_multiples("10.3", 33) == (128, 256)
+    assert vllm.mxfp4_multiples("10.0", 24) == (256, 256)
+    assert vllm.mxfp4_multiples("9.0", 24) == vllm.mxfp4_multiples("9.0") == (64, 1)
+    assert vllm.mxfp4_multiples("7.5") == (1, 1)
 
 
 def test_exit_status_and_report(made, capsys):

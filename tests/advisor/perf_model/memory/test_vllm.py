@@ -218,6 +218,17 @@ def test_kernels_pad_experts_in_mxfp4():
     )
 
 
+def test_padding_in_mxfp4_is_that_of_the_release():
+    """On B200 the 720 columns of four slices become 768 both ways, those of eight (360) 384 and, up to 0.24, 512."""
+    same, recent, earlier = (
+        weight_bytes("openai/gpt-oss-120b", gpu="B200", tp=tp, engine_version=version)
+        for tp, version in ((4, "0.24"), (8, "0.33"), (8, "0.24"))
+    )
+    experts = 36 * 128 * 3 * 3072 * (4 + 8 / 32) / 8
+    assert earlier - recent == pytest.approx(experts * (512 - 384), rel=0.05)  # 0.33 loads four bits with 1.3% more
+    assert same == pytest.approx(weight_bytes("openai/gpt-oss-120b", gpu="A100", tp=4, engine_version="0.24"), rel=1e-9)
+
+
 # Gemma 3 27B (arXiv 2503.19786): 62 layers of which 52 see 1024 tokens, 16 KV heads of 128, tied embeddings.
 def test_gemma_3_windows_hold_what_they_see():
     """vLLM pools blocks over groups of ten layers: one group of full ones, six of windowed ones, the last not full.
