@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.operators import experts_touched
+from advisor.perf_model.routing import experts_touched
 from catalog.models.sizes import active_parameters, expert_parameters, parameters
 
 if TYPE_CHECKING:

@@ -25,15 +25,17 @@ from advisor.perf_model.cost import (
 )
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays
 from advisor.perf_model.memory.weights import columns, rows
+from advisor.perf_model.routing import uniform_routing
 from catalog.mixers import Recurrence
 from catalog.models.stack import stack
 from catalog.parts import Dense, Experts
 from catalog.schema import BITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from catalog.mixers import Matrix
+    from advisor.perf_model.routing import Routing
+    from catalog.mixers import Attention, LatentAttention, Matrix
     from catalog.schema import Model
     from catalog.units import Array
 
@@ -171,28 +173,34 @@ def operators(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Iter
 
 def attention_work(model: Model, layout: DeploymentArrays, step: ForwardPass) -> AttentionWork:
     """Count what softmax attention reads and computes in all layers."""
+    mixers = [(count, part) for count, layer in stack(model).counts for part in layer.mixers]
+    softmax = [(count, part) for count, part in mixers if not isinstance(part, Recurrence)]
+    return attention_of(softmax, layout, step)
+
+
+def attention_of(
+    mixers: Iterable[tuple[float, Attention | LatentAttention]], layout: DeploymentArrays, step: ForwardPass
+) -> AttentionWork:
+    """Count what attention of some kinds reads and computes, each with the number of layers that have it."""
     zero = np.zeros_like(step.tokens)
     read, read_tile, decode, prefill, prefill_tile = zero, zero, zero, zero, zero
     kernels, latent = 0.0, False
     prompts = step.tokens - step.decodes
-    for count, layer in stack(model).counts:
-        for part in layer.mixers:
-            if isinstance(part, Recurrence):
-                continue
-            kernels += count
-            latent = latent or part.latent
-            context, pairs = (step.windowed_context, step.windowed_pairs) if part.window else (step.context, step.pairs)
-            if part.index:
-                read = read + count * step.decodes * context * part.index_bytes / layout.dcp
-                scored = 2.0 * part.index.heads * part.index.dim / part.index.pooled
-                prefill = prefill + count * (step.decodes * context / layout.dcp + pairs) * scored
-                context = np.minimum(context, part.index.top_k)
-                pairs = np.minimum(pairs, prompts * part.index.top_k)
-            token = count * step.decodes * sliced_numbers(part.read, layout.tp) * layout.kv_bytes
-            read, read_tile = read + context * token / layout.dcp, read_tile + token
-            decode = decode + count * step.decodes * context * part.pair_flops(absorbed=True) / layout.tp
-            pair = count * part.pair_flops(absorbed=False) / layout.tp
-            prefill, prefill_tile = prefill + pairs * pair, prefill_tile + prompts * pair
+    for count, part in mixers:
+        kernels += count
+        latent = latent or part.latent
+        context, pairs = (step.windowed_context, step.windowed_pairs) if part.window else (step.context, step.pairs)
+        if part.index:
+            read = read + count * step.decodes * context * part.index_bytes / layout.dcp
+            scored = 2.0 * part.index.heads * part.index.dim / part.index.pooled
+            prefill = prefill + count * (step.decodes * context / layout.dcp + pairs) * scored
+            context = np.minimum(context, part.index.top_k)
+            pairs = np.minimum(pairs, prompts * part.index.top_k)
+        token = count * step.decodes * sliced_numbers(part.read, layout.tp) * layout.kv_bytes
+        read, read_tile = read + context * token / layout.dcp, read_tile + token
+        decode = decode + count * step.decodes * context * part.pair_flops(absorbed=True) / layout.tp
+        pair = count * part.pair_flops(absorbed=False) / layout.tp
+        prefill, prefill_tile = prefill + pairs * pair, prefill_tile + prompts * pair
     return AttentionWork(
         kernels=kernels,
         latent=latent,
@@ -263,7 +271,7 @@ def products(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Itera
         if isinstance(layer.feed_forward, Experts):
             experts[layer.feed_forward] = experts.get(layer.feed_forward, 0.0) + count
     for (part, *_), (matrix, layers) in merged.items():
-        yield _product(model, part, matrix, layout.tp, step.tokens, layers)
+        yield matrix_product(model, part, matrix, layout.tp, step.tokens, layers)
     for layer_experts, layers in experts.items():
         yield from expert_products(model, layer_experts, layout, step.tokens, layers)
     head = model.part_format("head")
@@ -281,7 +289,7 @@ def products(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Itera
     )
 
 
-def _product(model: Model, part: str, matrix: Matrix, tp: Array, tokens: Array, count: float) -> Product:
+def matrix_product(model: Model, part: str, matrix: Matrix, tp: Array, tokens: Array, count: float) -> Product:
     """Return the product of ``tokens`` rows with a GPU's slice of ``matrix`` in ``count`` layers."""
     k, n = rows(matrix, tp), columns(matrix, tp)
     size = k * n + 0.0 * tokens
@@ -301,9 +309,17 @@ def _product(model: Model, part: str, matrix: Matrix, tp: Array, tokens: Array, 
 
 
 def expert_products(
-    model: Model, experts: Experts, layout: DeploymentArrays, tokens: Array, count: float = 1.0
+    model: Model,
+    experts: Experts,
+    layout: DeploymentArrays,
+    tokens: Array,
+    count: float = 1.0,
+    routing: Routing | None = None,
 ) -> Iterator[Product]:
-    """Yield those of ``count`` layers with experts: the router, the experts that are touched, and the shared ones."""
+    """Yield those of ``count`` layers with experts: the router, the experts that are touched, and the shared ones.
+
+    ``routing``: where all tokens of the replicas that share experts go; None: they are drawn evenly.
+    """
     hidden = model.hidden_size
     everything = float(hidden) * (experts.num_experts + experts.zero_experts)
     yield Product(
@@ -319,9 +335,9 @@ def expert_products(
     # Spread experts see the tokens of all the replicas that share them; sliced ones those of their own replica.
     spread = layout.ep > 1
     group = tokens * np.where(spread, np.maximum(layout.ep / layout.tp, 1.0), 1.0)
-    touched = experts_touched(experts, group)
+    routing = routing or uniform_routing(experts, group, layout.ep)
+    touched, busiest = routing.touched, routing.busiest
     shards = layout.expert_shards
-    busiest = np.where(spread, expert_imbalance(experts, group, layout.ep), 1.0)
     rows_ = group * experts.num_experts_per_tok
     into, inner = float(experts.inputs(hidden)), float(experts.width)
     for name, k, n in ((EXPERTS_UP, into, float(experts.inner)), (EXPERTS_DOWN, inner, into)):
@@ -341,23 +357,7 @@ def expert_products(
         up, down = experts.shared.matrices(hidden)
         beside += [replace(up, name=SHARED_UP), replace(down, name=SHARED_DOWN)]
     for matrix in beside:
-        yield _product(model, "shared", matrix, layout.tp, tokens, count)
-
-
-def experts_touched(experts: Experts | Model, tokens: Array) -> Array:
-    """Return the distinct experts that ``tokens`` tokens are routed to, if routing is uniform: N(1-(1-k/N)^B)."""
-    share = experts.num_experts_per_tok / experts.num_experts
-    untouched: Array = np.expm1(np.maximum(tokens, 1.0) * np.log1p(-min(share, 1.0 - 1e-12)))
-    return experts.num_experts * -untouched
-
-
-def expert_imbalance(experts: Experts | Model, tokens: Array, ep: Array) -> Array:
-    """Return the load of the busiest of ``ep`` GPUs over the mean load.
-
-    The largest of ep bins after m*ep balls: m + sqrt(2 m ln ep) (Raab and Steger, 1998, the case of many balls).
-    """
-    mean = np.maximum(tokens, 1.0) * experts.num_experts_per_tok / ep
-    return np.minimum(1.0 + np.sqrt(2.0 * np.log(np.maximum(ep, 1.0)) / mean), ep)
+        yield matrix_product(model, "shared", matrix, layout.tp, tokens, count)
 
 
 def sliced_numbers(numbers: tuple[float, float], tp: Array) -> Array:

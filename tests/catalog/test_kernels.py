@@ -81,7 +81,7 @@ def test_csv_and_json_say_the_same(tmp_path):
         ({"us": "2"}, "line 1: us is '2'; it must be a number"),
         ({"m": 1.5}, "line 1: m is 1.5; it must be a whole number"),
         ({"width": 1}, "line 1: unknown field 'width'"),
-        ({"graph": True}, "line 1: graph is True; it must be 'graph' or 'eager'"),
+        ({"graph": True}, "line 1: graph is True; it must be 'graph', 'eager' or 'unknown'"),
     ],
 )
 def test_impossible_rows_are_told_by_line(tmp_path, changes, message):

@@ -63,7 +63,7 @@ def test_experts_read_those_that_are_touched():
 
 
 def test_what_an_engine_does_not_use_says_nothing_of_it():
-    short = [kernel_of_sum(impl, 65536) for impl in ("nccl", "vllm-custom", "symm", "gloo")]
+    short = [kernel_of_sum(impl, 65536) for impl in ("nccl", "gloo", *SHORT_SUMS.values())]
     long = [kernel_of_sum("nccl", 2**26), kernel_of_sum("vllm-custom", 2**26)]
     for engine, impl in SHORT_SUMS.items():
         assert sum(each.measured.size for each in evidence_of([*short, *long], engine)) == 2, impl

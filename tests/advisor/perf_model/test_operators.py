@@ -14,11 +14,10 @@ from advisor.perf_model.operators import (
     ForwardPass,
     causal_pairs,
     elementwise_bytes,
-    expert_imbalance,
-    experts_touched,
     products,
     sliced_numbers,
 )
+from advisor.perf_model.routing import expert_imbalance, experts_touched
 from catalog.engines import valid_tp
 from catalog.gpus import find_gpu
 from catalog.models.find import all_models, find_model
