@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from catalog.engines.registry import all_engines
 from catalog.errors import InputError
 
 PUBLISHED_TIME = "time_us"
@@ -44,6 +45,12 @@ def of_published(row: dict[str, Any], where: str) -> dict[str, Any]:
 
     """
     op, engine = row.get("op", ""), row.get("backend", "")
+    known = (*(one.name for one in all_engines()), "nccl")
+    if engine not in known:
+        raise InputError(f"{where}: backend is {engine!r:.40}; it must be one of {', '.join(known)}")
+    time = row.get(PUBLISHED_TIME, "")
+    if not _is_positive(time):
+        raise InputError(f"{where}: {PUBLISHED_TIME} is {time!r:.40}; it must be a number above 0")
     ours = {
         RENAMED.get(name, name): cell for name, cell in row.items() if name not in ("distribution", "dtype", "phase")
     }
@@ -71,6 +78,13 @@ def of_published(row: dict[str, Any], where: str) -> dict[str, Any]:
     if op not in ("mla_module", "dsa_module", "msa_module", *WITH_PHASE):
         ours.pop("model", None)
     return ours
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return 0.0 < float(text) < float("inf")
+    except ValueError:
+        return False
 
 
 def _routing(distribution: str, where: str) -> dict[str, str]:

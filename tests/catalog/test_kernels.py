@@ -110,6 +110,115 @@ def test_impossible_tables_are_told_by_line(tmp_path, text, message):
     assert message in str(caught.value)
 
 
+# -- numbers that cannot be together, and tables that others publish -------------------------------------------------
+
+ATTENTION = {"op": "attention", "batch": 1, "query": 1, "context": 8, "heads": 4, "kv_heads": 2, "dtype": "bfloat16"}
+EXPERTS = {"op": "experts", "m": 4, "n": 64, "k": 128, "experts": 8, "top": 2, "dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (ATTENTION | {"query": 9}, "query is 9, more than context, 8"),
+        (ATTENTION | {"kv_heads": 3}, "heads is 4, which is no multiple of kv_heads, 3"),
+        (ATTENTION | {"window": -1}, "window is -1; it must be from 0 to"),
+        (ATTENTION | {"kv_dtype": "fp7"}, "kv_dtype is 'fp7'; it must be 'float32', 'bfloat16'"),
+        (ATTENTION | {"engine": "tgi"}, "engine is 'tgi'; it must be one of vllm, "),
+        (EXPERTS | {"top": 9}, "top is 9, more than experts, 8"),
+        (EXPERTS | {"ep": 3}, "experts is 8, which is no multiple of ep, 3"),
+        (EXPERTS | {"routing": "given"}, "touched is missing, which routing 'given' asks for"),
+        (EXPERTS | {"routing": "given", "touched": 8.5}, "touched is 8.5, more than experts, 8"),
+        (EXPERTS | {"routing": "random"}, "routing is 'random'; it must be 'uniform', 'balanced'"),
+        ({"op": "allreduce", "group": 1, "bytes": 8, "impl": "nccl"}, "group is 1; it must be at least 2 GPUs"),
+        ({"op": "mla", "batch": 1, "query": 1, "context": 8, "dtype": "bfloat16"}, "heads is missing"),
+    ],
+)
+def test_rows_that_cannot_be_are_told_by_row_and_column(tmp_path, row, message):
+    path = written(tmp_path / "bad.jsonl", GEMM, {"gpu": "CPU", "us": 1.0} | row)
+    with pytest.raises(InputError) as caught:
+        read_kernels(path)
+    assert f"line 2: {message}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+PUBLISHED = (
+    "gpu,backend,version,op,dtype,kv_dtype,kernel,graph,m,k,n,batch,query,context,heads,kv_heads,head_dim,window,experts,top,tp,ep,"
+    "distribution,group,bytes,impl,model,phase,cache,time_us,source,licence"
+)
+
+
+def published(path, *rows):
+    names = PUBLISHED.split(",")
+    lines = [",".join(str(row.get(name, "")) for name in names) for row in rows]
+    path.write_text("\n".join([PUBLISHED, *lines]) + "\n")
+    return path
+
+
+COMMON = {
+    "gpu": "H100-SXM",
+    "backend": "vllm",
+    "version": "0.24.0",
+    "time_us": 5,
+    "source": "someone",
+    "licence": "MIT",
+}
+
+
+def test_columns_that_others_publish_become_ours(tmp_path):
+    path = published(
+        tmp_path / "some.csv",
+        COMMON | {"op": "gemm", "dtype": "fp8_block", "graph": "eager", "m": 1, "k": 2, "n": 3, "cache": "cold"},
+        COMMON
+        | ATTENTION
+        | {"kv_dtype": "fp8", "head_dim": 64, "window": 128, "graph": "graph", "phase": "decode", "cache": "warm"},
+        COMMON
+        | EXPERTS
+        | {"dtype": "w4a16_mxfp4", "tp": 1, "ep": 4, "distribution": "power_law_1.2", "graph": "graph"},
+        COMMON | {"op": "allreduce", "dtype": "bfloat16", "group": 4, "bytes": 64, "impl": "custom", "graph": "graph"},
+        COMMON
+        | {"backend": "nccl", "version": "2.29.2", "op": "allgather", "dtype": "float16", "group": 4, "bytes": 64}
+        | {"impl": "nccl", "graph": "eager"},
+        COMMON
+        | {"op": "mla_module", "model": "deepseek-ai/DeepSeek-V3", "dtype": "nvfp4", "kv_dtype": "fp8"}
+        | {"batch": 1, "query": 1, "context": 9, "heads": 16, "phase": "decode"},
+        COMMON | {"op": "gdn", "dtype": "bfloat16", "model": "some/model", "phase": "decode", "batch": 1, "heads": 8},
+    )
+    product, attention, experts, own_sum, nccl, module, part = read_kernels(path)
+    assert (product.engine, product.engine_version, product.dtype) == ("vllm", "0.24.0", "fp8")
+    assert product.block_scales
+    assert product.converts
+    assert (product.graph, product.cache, product.us) == ("eager", "cold", 5.0)
+    assert (attention.kv_dtype, attention.window, attention.head_dim, attention.cache) == ("fp8", 128, 64, "warm")
+    assert attention.caches
+    assert (experts.dtype, experts.ep, experts.routing, experts.exponent) == ("mxfp4", 4, "power_law", 1.2)
+    assert experts.sorts
+    assert (own_sum.impl, own_sum.engine) == ("vllm-custom", "vllm")
+    assert (nccl.impl, nccl.engine, nccl.kernel, nccl.graph) == ("nccl", "", "NCCL 2.29.2", "graph")
+    assert (module.model, module.graph, module.kv_dtype) == ("deepseek-ai/DeepSeek-V3", "unknown", "fp8")
+    assert (part.op, part.model, part.phase) == ("gdn", "some/model", "decode")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dtype": "fp6"}, "line 2: dtype is 'fp6'; it must be one of bfloat16, float16, fp8"),
+        (
+            {"distribution": "zipf"},
+            "line 2: distribution is 'zipf'; it must be uniform, balanced, or power_law_ and an exponent",
+        ),
+        ({"m": "x"}, "line 2: m is 'x'; it must be a whole number"),
+        ({"time_us": "-1"}, "line 2: time_us is '-1'; it must be a number above 0"),
+        ({"backend": "tgi"}, "line 2: backend is 'tgi'; it must be one of vllm"),
+        ({"op": "moe"}, "line 2: op is 'moe'; it must be one of gemm, attention"),
+    ],
+)
+def test_published_rows_that_are_wrong_are_told_by_row_and_column(tmp_path, changes, message):
+    with pytest.raises(InputError) as caught:
+        read_kernels(published(tmp_path / "bad.csv", COMMON | EXPERTS | changes))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_file_that_is_not_there(tmp_path):
     for name in ("none.csv", "none.jsonl"):
         with pytest.raises(InputError, match=r"cannot read .*: No such file"):
