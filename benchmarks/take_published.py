@@ -3,7 +3,8 @@
     python -m benchmarks.take_published FOLDER
 
 reads ``*_static.csv``, ``*_saturated.csv`` and tables of closed loops in FOLDER, and kernels in its folder ``kernels``, and writes them to
-``benchmarks/published``, whose README names sources and licences.
+``benchmarks/published``, whose README names sources and licences; a part of the kernels that the fit does not learn from goes to its folder
+``judged_kernels`` (``python -m benchmarks.kernels``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from benchmarks.ship_runs import read, write
 from catalog.closed_loops import REQUIRED as OF_LOOPS
 from catalog.closed_loops import read_loops
+from catalog.kernels import PARTS
 from catalog.published import REQUIRED as OF_LONG_FORM
 from catalog.published import read_rows
 
@@ -46,10 +48,14 @@ GPUS_OF_A_NODE = 8
 OF_KERNELS = ("gpu", "op", "m", "k", "n", "group", "bytes", "impl", "dtype", "us", "source", "licence")
 
 
-def kernels(path: Path) -> list[dict[str, str]]:
+OWN = "h200-sxm"
+"""This project's own times of that GPU ship (catalog/data/kernels)."""
+
+
+def kernels_of(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """Return the kernels of one GPU that were timed as vLLM runs them: products of 16 bits whose weights no cache held, and sums."""
     chosen = []
-    for row in read(path):
+    for row in rows:
         product = row["op"] == "gemm" and (row["backend"], row["dtype"], row["cache"], row["graph"]) == (
             "vllm",
             "bfloat16",
@@ -63,6 +69,19 @@ def kernels(path: Path) -> list[dict[str, str]]:
             kept = {name: row[name] for name in OF_KERNELS if row.get(name)}
             chosen.append(kept | {"us": row["time_us"]} | ({"impl": impl} if summed else {}))
     return [{name: cell for name, cell in row.items() if name != "dtype" or row["op"] == "gemm"} for row in chosen]
+
+
+JUDGED = "judged_kernels"
+EVERY = 3
+"""Of the kernels that judge one in so many of a file is taken; their order is by shape."""
+
+
+def judged_kernels(path: Path) -> list[dict[str, str]]:
+    """Return a part of the kernels of one GPU that are predicted, were timed as they run, and of which the fit learns nothing."""
+    rows = [row for row in read(path) if row["op"] not in PARTS]
+    timed = [row for row in rows if row["graph"] != "eager" or row["backend"] == "nccl"]
+    chosen = [row for row in timed if row["cache"] != "warm" and (path.stem == OWN or not kernels_of([row]))]
+    return chosen[::EVERY]
 
 
 def main() -> None:
@@ -79,11 +98,15 @@ def main() -> None:
         name, rows, columns = take(path)
         write(PUBLISHED / name, rows, columns)
         print(f"{name}: {len(rows)} rows")
-    (PUBLISHED / "kernels").mkdir(exist_ok=True)
+    for name in ("kernels", JUDGED):
+        (PUBLISHED / name).mkdir(exist_ok=True)
     for path in sorted((folder / "kernels").glob("*.csv")):
-        if path.stem == "h200-sxm":  # this project's own times ship (catalog/data/kernels)
+        kept = judged_kernels(path)
+        write(PUBLISHED / JUDGED / path.name, kept, list(kept[0]))
+        print(f"{JUDGED}/{path.name}: {len(kept)} rows")
+        if path.stem == OWN:
             continue
-        rows = kernels(path)
+        rows = kernels_of(read(path))
         write(PUBLISHED / "kernels" / path.name, [dict.fromkeys(OF_KERNELS, "") | row for row in rows])
         print(f"kernels/{path.name}: {len(rows)} rows")
 

@@ -122,7 +122,8 @@ def predictions(times: Iterable[TimedKernel], engine: str) -> Iterator[KernelPre
     ):
         yield _latent(latent)
     for module in _by(
-        of_kind(AttentionModuleTime, times), lambda timed: (timed.gpu, timed.op, timed.model, timed.query == 1)
+        of_kind(AttentionModuleTime, times),
+        lambda timed: (timed.gpu, timed.op, timed.model, timed.heads, timed.query == 1),
     ):
         yield _module(module)
     known = [timed for timed in of_kind(Collective, times) if timed.op in COLLECTIVES]
@@ -201,7 +202,7 @@ def _experts(times: list[ExpertsTime], engine: str) -> KernelPrediction:
 
     def run(parameters: Parameters) -> Array:
         costs = [product_cost(product, layout, gpu, parameters).total_ms for product in products]
-        return sum(costs, small(parameters))
+        return sum(costs, np.asarray(small(parameters)))
 
     narrow = _narrow(times, four=("native_expert4_",), eight=("block8_",))
     kernel = ("kernel_us",) if sorts.any() else ()
@@ -322,11 +323,7 @@ def _module(times: list[AttentionModuleTime]) -> KernelPrediction:
     first, gpu = times[0], find_gpu(times[0].gpu).value
     model = find_model(first.model).value
     mixer, plain = _mixer_of(first, model), replace(model, formats=(), quantization=None)  # formats are the rows'
-    columns = {
-        "tp": mixer.heads / _column(times, "heads"),
-        "dtype": [time.dtype for time in times],
-        "kv_dtype": [time.kv_dtype for time in times],
-    }
+    columns = {"dtype": [time.dtype for time in times], "kv_dtype": [time.kv_dtype for time in times]}
     layout = DeploymentArrays.from_columns(columns, plain, gpu)
     layout = replace(layout, block_scales=_column(times, "block_scales"))
     step = _pass(times, mixer.window)
@@ -348,17 +345,17 @@ def _module(times: list[AttentionModuleTime]) -> KernelPrediction:
 
 
 def _mixer_of(time: AttentionModuleTime, model: Model) -> Attention | LatentAttention:
-    """Return the attention of a model that a module is of."""
+    """Return the attention of a model that a module is of, with the heads that one GPU has."""
     for layer in stack(model).kinds:
         for part in layer.mixers:
             if not isinstance(part, (Attention, LatentAttention)):
                 continue
             if part.latent == (time.op != "msa_module") and bool(part.index) == (time.op != "mla_module"):
-                if part.heads % time.heads:
-                    raise InputError(
-                        f"{time.op} of {model.name}: heads is {time.heads}, which does not divide {part.heads}"
-                    )
-                return part
+                share = time.heads / part.heads
+                own = replace(part, heads=time.heads, gate=round(part.gate * share))
+                if isinstance(own, LatentAttention):
+                    return own
+                return replace(own, kv_heads=max(round(own.kv_heads * share), 1))
     raise InputError(f"{model.name} has no layer that {time.op} could be of")
 
 

@@ -95,10 +95,10 @@ def test_a_module_has_projections_around_its_attention():
     assert ms(sparse) > ms(module)  # the indexer
     for wrong, words in (
         ({"op": "msa_module"}, "DeepSeek-V3 has no layer that msa_module could be of"),
-        ({"heads": 48}, "heads is 48, which does not divide 128"),
+        ({"model": "llama-3.1-8b"}, "has no layer that mla_module could be of"),
     ):
         with pytest.raises(InputError, match=words):
-            ms(time_of(AttentionModuleTime, model="deepseek-ai/DeepSeek-V3", **{"op": "mla_module"} | sizes | wrong))
+            ms(time_of(AttentionModuleTime, **{"op": "mla_module", "model": "deepseek-ai/DeepSeek-V3"} | sizes | wrong))
 
 
 def test_experts_are_those_of_whole_runs():
