@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from advisor.validation.validation import Validation, validate
     from catalog.engines import all_engines
     from catalog.errors import InputError, Note
+    from catalog.features import Adapters
     from catalog.gpus import all_gpus
     from catalog.models.find import all_models
     from catalog.models.hf_config import parse_config
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Adapters",
     "Arrivals",
     "Autoscaling",
     "CapacityPlan",
@@ -177,6 +179,7 @@ _HOMES = {
     "advisor.validation.validation": ("Validation", "validate"),
     "catalog.models.hf_config": ("parse_config",),
     "catalog.engines": ("all_engines",),
+    "catalog.features": ("Adapters",),
     "catalog.gpus": ("all_gpus",),
     "catalog.models.find": ("all_models",),
     "catalog.runs": ("shipped_runs", "user_runs"),

@@ -6,7 +6,8 @@ sessions can never see each other's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from advisor import ExtraRuns
     from advisor.render.vocabulary import Regime
+    from app.details import Engine, Prompts
     from app.inputs import Knobs
 
 MOST = 64
@@ -36,24 +38,41 @@ def recommendation(
     objective: str,
     engine: str,
     knobs: Knobs,
+    prompts: Prompts,
+    served: Engine,
     price: float | None = None,
     runs: ExtraRuns | None = None,
 ) -> advisor.Recommendation:
     """Return ``advisor.recommend``; ``runs`` are those that the session has imported, here and below."""
-    return advisor.recommend(
-        model,
-        gpus,
+    question = recommendation_keywords(
         workload=workload,
         slo=slo,
         objective=objective,
         engine=engine,
+        knobs=knobs,
+        prompts=prompts,
+        served=served,
         price=price,
-        dtypes=None if knobs.dtype == AUTO else knobs.dtype,
-        kv_dtypes=None if knobs.kv_dtype == AUTO else knobs.kv_dtype,
-        max_model_len=knobs.max_model_len,
-        gpu_memory_utilization=knobs.gpu_memory_utilization,
-        runs=runs,
     )
+    return advisor.recommend(model, gpus, **question, runs=runs)
+
+
+def recommendation_keywords(*, knobs: Knobs, prompts: Prompts, served: Engine, **stated: Any) -> dict[str, Any]:
+    """Return a question as keywords of ``advisor.recommend``."""
+    return {
+        **stated,
+        "dtypes": None if knobs.dtype == AUTO else knobs.dtype,
+        "kv_dtypes": None if knobs.kv_dtype == AUTO else knobs.kv_dtype,
+        "max_model_len": knobs.max_model_len,
+        "gpu_memory_utilization": knobs.gpu_memory_utilization,
+        **asdict(prompts),
+        **served.drafts,
+        "router": served.router,
+        "kv_offload": served.kv_offload,
+        "engine_version": served.engine_version,
+        "max_batch": served.max_num_seqs,
+        "max_num_batched_tokens": served.max_num_batched_tokens,
+    }
 
 
 @st.cache_resource(max_entries=4 * MOST, ttl=TTL_S, show_spinner=False)

@@ -18,7 +18,8 @@ from advisor.render.numbers import change, dollars, share, short
 from advisor.render.page import page_files
 from advisor.render.vocabulary import E2E, METRIC_NAMES, TPOT, TTFT, counted, fleet_name
 from app import inputs
-from app.capacity_inputs import planned, question
+from app.capacity_inputs import command_of, planned, question
+from app.documents import class_tables, show_command
 from app.downloads import downloads
 from app.figures import draw
 from app.jobs import answered
@@ -63,7 +64,9 @@ def _missing(now: CapacityInputs | None) -> str:
         return "Upload a trace, or choose a rate."
     if not now.gpus:
         return "Name at least one kind of GPU to choose from."
-    if not any((now.slo.ttft_ms, now.slo.tpot_ms, now.slo.e2e_ms)):
+    if now.classes is not None and not now.classes["classes"]:
+        return "Name at least one class of requests."
+    if not now.limited:
         return f"State a limit to plan for: {TTFT}, {TPOT} or {E2E}. Or choose an example."
     return ""
 
@@ -84,6 +87,7 @@ def _tell(plan: CapacityPlan, asked: CapacityInputs) -> None:
         alt="Fleets, best first, with their cost and latencies",
         pick=lambda row: st.session_state.update({FLEET: list(options)[row]}),
     )
+    class_tables(made)
     sources = "; ".join(
         sources_line((option.provenance for option in options.values()), (option.gpu for option in options.values()))
     )
@@ -105,6 +109,7 @@ def _tell(plan: CapacityPlan, asked: CapacityInputs) -> None:
             draw(tornado(plan), "sensitivity", height=330, alt="What other rates and lengths would need")
     with st.expander("How the question was read"):
         st.markdown("\n".join(f"- {plain(text)}" for text in kinds.get("note", ["As it was asked."])))
+    show_command(command_of(asked))
     frame = plan.to_frame() if plan.options else None
     downloads("capacity plan", frame=frame, body=plan.to_dict, report=lambda: page_files(made))
     st.divider()
@@ -153,9 +158,8 @@ def _over_time(plan: CapacityPlan, options: Mapping[str, FleetOption], asked: Ca
             option,
             strained=strained,
             trace=trace,
-            spread=asked.spread,
-            burstiness=asked.burstiness,
             runs=asked.runs,
+            **asked.traffic,
         ),
         doing=f"Serving every request on {fleet_name(option)}",
     )
@@ -166,6 +170,7 @@ def _over_time(plan: CapacityPlan, options: Mapping[str, FleetOption], asked: Ca
             with column:
                 draw(spec, f"over time {i}", height=220, alt=str(spec["layer"][0]["encoding"]["y"]["axis"]["title"]))
     table(metric_columns(served))
+    class_tables(simulation_document([served]))
     downloads(
         "served fleet",
         body=served.to_dict,

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -14,9 +14,11 @@ import advisor
 from advisor import Peak, trace_peak
 from advisor import read_prices as stated_prices
 from advisor.render.numbers import short
+from advisor.render.question_command import question_command
 from advisor.render.vocabulary import PLAN_GOALS
-from app import inputs
-from app.evidence_runs import session_runs
+from app import details, inputs
+from app.classes_table import TABLES, classes, limited
+from app.evidence_runs import left_out, session_runs
 from app.frame import OWN_DEFAULTS
 from app.plain_text import plain
 from app.planning import AT_ONCE
@@ -27,13 +29,21 @@ if TYPE_CHECKING:
 
     from advisor import Arrivals, ExtraRuns
 
-RATE, TRACE = "A rate", "A trace"
+RATE, CLASSES, TRACE = "A rate", "Classes", "A trace"
 MOST_MB = 20
 SURE = {0.5: "by the estimate", 0.75: "with 75%", 0.9: "with 90%", 0.95: "with 95%", 0.99: "with 99%"}
 USUAL = 0.9
 """By the estimate alone the cheapest fleet runs close to its saturation."""
 MEAN = 0.0
-_COMMON: Mapping[str, object] = {"traffic": RATE, "e2e": None, AT_ONCE: True, **inputs.NO_KNOBS}
+_COMMON: Mapping[str, object] = {
+    "traffic": RATE,
+    "e2e": None,
+    AT_ONCE: True,
+    **inputs.NO_KNOBS,
+    **details.NO_PROMPTS,
+    **details.NO_SERVING,
+    **details.NO_FLEET,
+}
 EXAMPLES: Mapping[str, Mapping[str, object]] = {
     "Chat, 8B": {
         **_COMMON,
@@ -58,6 +68,21 @@ EXAMPLES: Mapping[str, Mapping[str, object]] = {
         "tpot": 50.0,
         "headroom": 20,
         "spares": 1,
+    },
+    "Chat and summaries, by priority": {
+        **_COMMON,
+        "traffic": CLASSES,
+        "queue": "priority",
+        TABLES.anew: True,
+        "model": "meta-llama/Meta-Llama-3.1-8B",
+        "kinds": ["H100-SXM", "H200-SXM"],
+        "rate": 12.0,
+        "input_len": 1024,
+        "output_len": 256,
+        "ttft": None,
+        "tpot": None,
+        "headroom": 0,
+        "spares": 0,
     },
     "Too few GPUs": {
         **_COMMON,
@@ -102,7 +127,62 @@ class CapacityInputs:
     spread: float
     burstiness: float
     trace: Trace | None
+    classes: Mapping[str, Any] | None = None
+    """As ``advisor.plan`` takes them; None: all requests are alike."""
+    prompts: details.Prompts
+    served: details.Engine
+    fleet: details.Fleet
     runs: ExtraRuns | None
+
+    @property
+    def limited(self) -> bool:
+        """Return whether there is a limit to plan for."""
+        return bool(self.slo.limits) or (self.classes is not None and limited(self.classes))
+
+    def keywords(self) -> dict[str, Any]:
+        """Return the question as keywords of ``advisor.plan``.
+
+        Raises:
+            InputError: a price, a cache tier or an adapter that cannot be.
+
+        """
+        deployment = advisor.Deployment(
+            engine=self.engine, **asdict(self.knobs), **self.served.knobs, adapters=self.fleet.adapters
+        )
+        return {
+            "workload": self.workload,
+            "slo": self.slo,
+            "objective": self.objective,
+            "confidence": self.confidence,
+            "headroom": self.headroom,
+            "spares": self.spares,
+            "deployment": deployment,
+            "spread": self.spread or None,
+            "burstiness": self.burstiness,
+            "price": stated_prices([part for part in self.prices.split(",") if part.strip()]),
+            "classes": self.classes,
+            "router": self.served.router,
+            **asdict(self.prompts),
+            **self.served.drafts,
+            **self.fleet.keywords,
+        }
+
+    @property
+    def traffic(self) -> dict[str, Any]:
+        """Return what ``advisor.simulate_option`` must be told of the traffic again."""
+        return {
+            "spread": self.spread,
+            "burstiness": self.burstiness,
+            "classes": self.classes,
+            "shared_prefix": self.prompts.shared_prefix,
+            "num_prefixes": self.prompts.num_prefixes,
+            "turns": self.prompts.turns,
+            "think_time": self.prompts.think_time,
+            "workload": None if self.classes is None else self.workload,
+            "router": self.served.router,
+            "kv_link_gbps": self.fleet.kv_link_gbps,
+            "acceptance": self.served.acceptance,
+        }
 
     @property
     def digest(self) -> str:
@@ -121,7 +201,7 @@ def question() -> CapacityInputs | None:
             gpus = inputs.kinds(
                 OWN_DEFAULTS["capacity"]["kinds"], why="As many of each as needed; type 8xH100-SXM for at most eight."
             )
-        workload, trace, spread, burstiness = _traffic()
+        traffic = _traffic()
         left, right = st.columns(2)
         with left:
             limits = inputs.limits()
@@ -131,12 +211,14 @@ def question() -> CapacityInputs | None:
         with right:
             percentile, confidence, headroom, spares = _certainty()
         knobs = inputs.knobs()
-    if workload is None:
+        traced = st.session_state["traffic"] == TRACE
+        prompts = details.Prompts() if traced else details.prompts()
+        served, fleet = details.engine(plans=True)
+    if traffic is None:
         return None
     return CapacityInputs(
         model=model,
         gpus=tuple(gpus),
-        workload=workload,
         objective=objective,
         confidence=confidence,
         headroom=headroom,
@@ -145,10 +227,11 @@ def question() -> CapacityInputs | None:
         engine=engine,
         knobs=knobs,
         prices=prices,
-        spread=spread,
-        burstiness=burstiness,
-        trace=trace,
+        prompts=prompts,
+        served=served,
+        fleet=fleet,
         runs=session_runs(),
+        **traffic,
     )
 
 
@@ -159,41 +242,39 @@ def planned(asked: CapacityInputs, tell: Callable[[advisor.Progress], None] | No
         InputError: the question cannot be.
 
     """
-    return advisor.plan(
-        asked.model,
-        asked.gpus,
-        rate=asked.workload.rate or 0.0,
-        workload=asked.workload,
-        slo=asked.slo,
-        objective=asked.objective,
-        confidence=asked.confidence,
-        headroom=asked.headroom,
-        spares=asked.spares,
-        deployment=advisor.Deployment(engine=asked.engine, **asdict(asked.knobs)),
-        spread=asked.spread,
-        burstiness=asked.burstiness,
-        price=stated_prices([part for part in asked.prices.split(",") if part.strip()]),
-        runs=asked.runs,
-        progress=tell,
-    )
+    return advisor.plan(asked.model, asked.gpus, **asked.keywords(), runs=asked.runs, progress=tell)
 
 
-def _traffic() -> tuple[advisor.Workload | None, Trace | None, float, float]:
-    """Return workload, trace, and how uneven lengths and arrivals are."""
+def command_of(asked: CapacityInputs) -> str:
+    """Write ``advisor plan`` with the inputs; of a trace it is for the busiest window, as the plan is.
+
+    Raises:
+        InputError: the question cannot be.
+
+    """
+    return question_command("plan", asked.model, ",".join(asked.gpus), asked.keywords(), comment=left_out(asked.runs))
+
+
+def _traffic() -> dict[str, Any] | None:
+    """Return the fields of the inputs that say what comes; None while a trace is asked for and there is none."""
     source = st.segmented_control(
         "Traffic",
-        (RATE, TRACE),
+        (RATE, CLASSES, TRACE),
         default=RATE,
         required=True,
         key="traffic",
         bind=inputs.BIND,
-        help="A trace is a file of real requests: a time, the length of the prompt and of the answer in each row.",
+        help="Requests that are all alike; classes of requests with lengths, limits and priorities of their own; or a trace, a file "
+        "of real requests: a time, the length of the prompt and of the answer in each row.",
     )
+    if source != CLASSES:
+        TABLES.leave()
     if source == TRACE:
         trace = _trace()
         if trace is None:
-            return None, None, 0.0, 1.0
-        return trace.peak.workload, trace, trace.peak.spread, trace.peak.burstiness
+            return None
+        peak = trace.peak
+        return {"trace": trace, "workload": peak.workload, "spread": peak.spread, "burstiness": peak.burstiness}
     left, right = st.columns(2)
     with left, st.container(horizontal=True):
         why = "Standard deviation of the lengths over their mean (log-normal); 0: all alike."
@@ -201,7 +282,9 @@ def _traffic() -> tuple[advisor.Workload | None, Trace | None, float, float]:
         spread = inputs.number("Spread of lengths", "spread", (0.0, 3.0), 0.0, 0.1, help=why)
     with right:
         input_len, output_len = inputs.lengths()
-    return advisor.Workload(input_len=input_len, output_len=output_len, rate=rate), None, spread, 1.0
+    workload = advisor.Workload(input_len=input_len, output_len=output_len, rate=rate)
+    of_each = classes() if source == CLASSES else None
+    return {"trace": None, "workload": workload, "spread": spread, "burstiness": 1.0, "classes": of_each}
 
 
 def _trace() -> Trace | None:

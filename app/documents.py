@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from advisor.render.document import Document, Lines, Section
 
+CLASSES = "Classes"
+"""How the sections of answers on classes of requests begin."""
 COMMAND_WIDTH = 100
 """Letters of a line of a command."""
 
@@ -62,3 +64,17 @@ def show_lines(lines: Lines) -> None:
     """Show labelled lines as a list."""
     if lines:
         st.markdown("\n".join(f"- **{plain(label)}** {plain(text)}" for label, texts in lines for text in texts))
+
+
+def class_tables(made: Document) -> None:
+    """Show what each class of requests meets, where an answer has classes."""
+    for section in made.sections:
+        if section.table is not None and section.title.startswith(CLASSES):
+            st.markdown(f"### {plain(section.title)}")
+            table(section.table.columns, alt=section.title)
+
+
+def show_command(text: str) -> None:
+    """Show the command that gives the same answer, to be copied."""
+    with st.expander("This question on the command line", icon=":material/terminal:"):
+        st.code(text, language="bash", wrap_lines=True)

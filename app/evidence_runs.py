@@ -24,3 +24,8 @@ def keep(runs: ExtraRuns) -> None:
 def forget() -> None:
     """Let the session's answers stand on none of them."""
     st.session_state.pop(KEY, None)
+
+
+def left_out(runs: ExtraRuns | None) -> str:
+    """Say what a command lacks of a session; nothing where nothing was imported."""
+    return "without the runs imported in this session: advisor import FILE" if runs else ""

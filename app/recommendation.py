@@ -11,10 +11,12 @@ from advisor.render.answers.recommendation import document, proposal_sentence
 from advisor.render.figures.recommendation import CANDIDATE, memory_bars, time_bars, trade
 from advisor.render.numbers import RATE, duration, short, unit_of
 from advisor.render.page import page_files
+from advisor.render.question_command import question_command
 from advisor.render.vocabulary import METRIC_NAMES, PROVENANCE, TPOT, candidate_name
-from app import answers, inputs
+from app import answers, details, inputs
+from app.documents import show_command
 from app.downloads import downloads
-from app.evidence_runs import session_runs
+from app.evidence_runs import left_out, session_runs
 from app.figures import METRIC_WIDTH, draw
 from app.plain_text import plain
 from app.suggestions import suggestions, widget_values
@@ -29,6 +31,8 @@ BLANK: dict[str, object] = {
     **dict.fromkeys(("concurrency", "ttft", "tpot", "e2e", "price")),
     "engine": "vllm",
     **inputs.NO_KNOBS,
+    **details.NO_PROMPTS,
+    **details.NO_SERVING,
 }
 EXAMPLES: Mapping[str, Mapping[str, object]] = {
     "13B on four A100": BLANK
@@ -85,6 +89,7 @@ def show() -> None:
     st.markdown(f"## {plain(made.answer)}")
     if answer.best is None:
         _nothing_feasible(answer, made)
+        show_command(_command(**question))
         return
     _sources(answer.candidates)
     suggestions({proposal_sentence(other): widget_values({"dtype": other.dtype}) for other in answer.proposals}, "pays")
@@ -103,6 +108,7 @@ def show() -> None:
     with charts:
         _charts(answer, picked)
     _notes(answer)
+    show_command(_command(**question))
     downloads("recommendation", frame=answer.to_frame(), body=answer.to_dict, report=lambda: page_files(made))
 
 
@@ -121,6 +127,8 @@ def _question() -> dict[str, Any]:
             with st.container(horizontal=True):
                 engine, price = inputs.engine(), inputs.price()
         knobs = inputs.knobs(several=True)
+        prompts = details.prompts()
+        served, _ = details.engine(plans=False)
     workload = advisor.Workload(input_len=input_len, output_len=output_len, concurrency=concurrency)
     return {
         "model": model,
@@ -130,9 +138,16 @@ def _question() -> dict[str, Any]:
         "objective": objective,
         "engine": engine,
         "knobs": knobs,
+        "prompts": prompts,
+        "served": served,
         "price": price,
         "runs": session_runs(),
     }
+
+
+def _command(*, model: advisor.Model, gpus: str, runs: advisor.ExtraRuns | None, **question: Any) -> str:
+    keywords = answers.recommendation_keywords(**question)
+    return question_command("recommend", model, gpus, keywords, comment=left_out(runs))
 
 
 def _sources(shown: Sequence[advisor.Estimate]) -> None:

@@ -1,11 +1,15 @@
-"""Questions that users write as YAML or JSON: read, and refused with what is wrong with the file."""
+"""YAML files: those that users write, read and refused with what is wrong with them, and those that a shell is to write."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from catalog.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LARGEST_FILE = 4 * 2**20
 """Bytes."""
@@ -30,3 +34,10 @@ def read_yaml(source: str | Path, what: str) -> Any:
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read as YAML: {reason:.200}") from None
+
+
+def here_document(name: str, content: Mapping[str, Any]) -> str:
+    """Return the lines of a shell that write a YAML file."""
+    import yaml  # slow to import, and only such files need it
+
+    return f"cat > {shlex.quote(name)} <<'EOF'\n{yaml.safe_dump(dict(content), sort_keys=False)}EOF"

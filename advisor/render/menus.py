@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from advisor.benchmarking.engines import ENGINES
 from advisor.calibration.importing import SUFFIXES
+from advisor.simulator.routers import POLICIES, ROUTERS
 from advisor.validation.holdout import HOLDOUT_COMMAND, SPLITS
+from catalog.speculation import METHODS
 
-__all__ = ["HOLDOUT_COMMAND", "HOLDOUT_SPLITS", "IMPORTED_SUFFIXES", "PROBED_ENGINES"]
+__all__ = [
+    "DRAFT_METHODS",
+    "HOLDOUT_COMMAND",
+    "HOLDOUT_SPLITS",
+    "IMPORTED_SUFFIXES",
+    "POLICIES",
+    "PROBED_ENGINES",
+    "ROUTERS",
+]
 
 PROBED_ENGINES = ENGINES
 """Engines that are measured on a user's own GPUs."""
@@ -16,3 +26,6 @@ IMPORTED_SUFFIXES = SUFFIXES
 
 HOLDOUT_SPLITS = SPLITS
 """What is left out of a fit in turn, the nearest to what was measured first."""
+
+DRAFT_METHODS = METHODS
+"""What drafts tokens, each without the model or checkpoint that it may name."""

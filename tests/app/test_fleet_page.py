@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 import advisor
-from app.fleet_question import EXAMPLES, START, read_tables, rows_of, table_of
+from app.editable_tables import rows_of, table_of
+from app.fleet_question import EXAMPLES, START, TABLES
 from app.links import packed
 from tests.app.questions import SMALL_FLEET
 
@@ -58,12 +59,12 @@ def test_a_link_s_broken_fleet_is_said(page):
 )
 def test_what_is_no_fleet_is_refused_in_one_line(data, message):
     with pytest.raises(advisor.InputError, match=message) as refusal:
-        read_tables(data, "fleet.yaml")
+        TABLES.read(data, "fleet.yaml")
     assert "\n" not in str(refusal.value)
 
 
 def test_a_file_of_the_command_is_read():
-    assert read_tables(yaml.safe_dump(SMALL_FLEET).encode(), "fleet.yaml") == SMALL_FLEET
+    assert TABLES.read(yaml.safe_dump(SMALL_FLEET).encode(), "fleet.yaml") == SMALL_FLEET
 
 
 def test_a_curve_is_a_list_of_numbers():

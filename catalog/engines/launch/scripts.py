@@ -6,6 +6,8 @@ import shlex
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from catalog.yaml_files import here_document
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -32,10 +34,5 @@ def script(processes: Iterable[Process], comments: Iterable[str]) -> str:
 
 
 def _files(processes: Iterable[Process]) -> list[str]:
-    import yaml  # only some engines have files
-
     files = {name: content for process in processes for name, content in process.files.items()}
-    return [
-        f"cat > {shlex.quote(name)} <<'EOF'\n{yaml.safe_dump(dict(content), sort_keys=False)}EOF"
-        for name, content in files.items()
-    ]
+    return [here_document(name, content) for name, content in files.items()]

@@ -190,6 +190,10 @@ def test_a_plan_keeps_the_limits_of_every_class():
     assert all(kind.excess <= 1.0 for kind in loose.best.classes)
     with pytest.raises(InputError, match="neither classes"):
         advisor.simulate_option(loose, loose.best)
+    served = advisor.simulate_option(loose, loose.best, classes=BOTH, draws=0)
+    for kind, met in zip(loose.best.classes, served.classes, strict=True):
+        assert kind.name == met.name
+        assert kind.good == pytest.approx(met.good)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from catalog.engines.launch import containers
 from catalog.engines.launch.platforms.accelerators import accelerator
 from catalog.engines.launch.replica_group import ADDRESS_OPTIONS, LEADER, require_gpus, require_hub, require_ranked
 from catalog.errors import InputError
+from catalog.yaml_files import here_document
 
 if TYPE_CHECKING:
     from catalog.engines.launch.process import Process
@@ -51,17 +52,9 @@ def task(group: ReplicaGroup) -> list[dict[str, Any]]:
 
 
 def _run(group: ReplicaGroup) -> str:
-    lines = [*_files(group.server), *_commands(group)]
+    files = [here_document(name, content) for name, content in group.server.files.items()]
+    lines = [*files, *_commands(group)]
     return "\n".join(lines) + "\n"
-
-
-def _files(process: Process) -> list[str]:
-    import yaml  # only some engines have files
-
-    return [
-        f"cat > {shlex.quote(name)} <<'EOF'\n{yaml.safe_dump(dict(content), sort_keys=False)}EOF"
-        for name, content in process.files.items()
-    ]
 
 
 def _commands(group: ReplicaGroup) -> list[str]:
