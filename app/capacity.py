@@ -16,7 +16,7 @@ from advisor.render.figures.traffic import timeline
 from advisor.render.lines import sources_line
 from advisor.render.numbers import change, dollars, share, short
 from advisor.render.page import page_files
-from advisor.render.vocabulary import E2E, METRIC_NAMES, TPOT, TTFT, counted, fleet_name
+from advisor.render.vocabulary import E2E, METRIC_NAMES, TPOT, TTFT, counted, fleet_names
 from app import inputs
 from app.capacity_inputs import command_of, planned, question
 from app.documents import class_tables, show_command
@@ -80,7 +80,7 @@ def _tell(plan: CapacityPlan, asked: CapacityInputs) -> None:
     if plan.best:
         _figures_of(plan, plan.best)
     suggestions({change.text: _widgets(change.changes) for change in plan.question_changes}, "relax")
-    options = {fleet_name(option): option for option in shown(plan)}
+    options = dict(zip(fleet_names(shown(plan)), shown(plan), strict=True))
     table(
         made.columns,
         "fleets",
@@ -93,15 +93,16 @@ def _tell(plan: CapacityPlan, asked: CapacityInputs) -> None:
     )
     st.caption(plain(f"{capitalised(method(plan))}; {margin(plan)}. {capitalised(sources)}."))
     left, right = st.columns(2, gap="medium")
-    with left:
-        st.markdown("### How near to the limits")
-        st.caption("Latencies as shares of their limits, with 90% intervals.")
-        draw(
-            closeness(plan, list(options.values())),
-            "limits",
-            height=150 + 60 * len(options),
-            alt="Latencies as shares of their limits, with 90% intervals",
-        )
+    if plan.slo.limits:  # else those of classes, in their table
+        with left:
+            st.markdown("### How near to the limits")
+            st.caption("Latencies as shares of their limits, with 90% intervals.")
+            draw(
+                closeness(plan, list(options.values())),
+                "limits",
+                height=150 + 60 * len(options),
+                alt="Latencies as shares of their limits, with 90% intervals",
+            )
     if plan.best:
         with right:
             st.markdown("### If the traffic were different")
@@ -145,7 +146,8 @@ def _figures_of(plan: CapacityPlan, best: FleetOption) -> None:
 
 def _over_time(plan: CapacityPlan, options: Mapping[str, FleetOption], asked: CapacityInputs) -> None:
     st.markdown("### A fleet over time")
-    option = options[inputs.shown_in_detail("Fleet", FLEET, list(options), asked)]
+    name = inputs.shown_in_detail("Fleet", FLEET, list(options), asked)
+    option = options[name]
     strained = True
     if plan.headroom or option.spares:
         strained = st.toggle("Headroom used up and spares out", value=True, key="strained", bind=inputs.BIND)
@@ -161,9 +163,9 @@ def _over_time(plan: CapacityPlan, options: Mapping[str, FleetOption], asked: Ca
             runs=asked.runs,
             **asked.traffic,
         ),
-        doing=f"Serving every request on {fleet_name(option)}",
+        doing=f"Serving every request on {name}",
     )
-    st.markdown(plain(_served(served, option, asked)))
+    st.markdown(plain(_served(served, name, asked)))
     panels = timeline([served])
     for row in range(0, len(panels), 2):
         for column, (i, spec) in zip(st.columns(2), list(enumerate(panels))[row : row + 2], strict=False):
@@ -179,12 +181,12 @@ def _over_time(plan: CapacityPlan, options: Mapping[str, FleetOption], asked: Ca
     )
 
 
-def _served(simulation: Simulation, option: FleetOption, asked: CapacityInputs) -> str:
+def _served(simulation: Simulation, fleet: str, asked: CapacityInputs) -> str:
     come = f"the trace {asked.trace.name}" if asked.trace else f"{short(simulation.rate)} requests/s"
     kept = "no limits" if simulation.meets is None else f"limits {'kept' if simulation.meets else 'missed'}"
     replicas = simulation.deployment.dp
     return (
-        f"{fleet_name(option)}, {counted(replicas, 'replica')} serving {come} "
+        f"{fleet}, {counted(replicas, 'replica')} serving {come} "
         f"({len(simulation.served)} requests in {short(simulation.duration_s)} s): {kept}, {simulation.good:.1%} of the requests keep them "
         f"all by themselves; at most {share(simulation.kv_peak)} of the KV cache in use, {simulation.preemptions} preemptions."
     )

@@ -17,7 +17,7 @@ from advisor.render.numbers import short
 from advisor.render.question_command import question_command
 from advisor.render.vocabulary import PLAN_GOALS
 from app import details, inputs
-from app.classes_table import TABLES, classes, limited
+from app.classes_table import TABLES, all_limited, classes, limited
 from app.evidence_runs import left_out, session_runs
 from app.frame import OWN_DEFAULTS
 from app.plain_text import plain
@@ -216,6 +216,8 @@ def question() -> CapacityInputs | None:
         served, fleet = details.engine(plans=True)
     if traffic is None:
         return None
+    if traffic.get("classes") and all_limited(traffic["classes"]):
+        limits = {}  # of no request
     return CapacityInputs(
         model=model,
         gpus=tuple(gpus),

@@ -70,6 +70,11 @@ def classes() -> Mapping[str, Any]:
     return stated
 
 
+def all_limited(stated: Mapping[str, Any]) -> bool:
+    """Return whether every class states limits of its own, so that none is left for those of the page."""
+    return all(any(name in row for name in LIMITS) for row in stated["classes"])
+
+
 def limited(stated: Mapping[str, Any]) -> bool:
     """Return whether a class states a limit of its own."""
     return any(name in row for row in stated["classes"] for name in LIMITS)

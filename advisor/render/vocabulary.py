@@ -10,6 +10,8 @@ from catalog.wording import counted as counted  # noqa: PLC0414  handed on
 from catalog.wording import short_name as short_name  # noqa: PLC0414  handed on
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from advisor.calibration.intervals import Regime as Regime  # noqa: PLC0414  handed on
     from advisor.capacity.fleet_options import FleetOption
     from advisor.prediction.deployment_estimate import Estimate
@@ -107,6 +109,19 @@ def fleet_name(option: FleetOption) -> str:
     if option.prefill is not None:
         layout = f"{layout} (for prompts + for outputs)"
     return f"{fleet_gpus(option)} as {layout}"
+
+
+def fleet_names(options: Sequence[FleetOption]) -> list[str]:
+    """Write each fleet so that no two are called alike: with what it drafts, and its token budget where that alone tells them apart."""
+    drafts = [option.deployment.drafting for option in options]
+    names = [
+        fleet_name(option) if drafting is None else f"{fleet_name(option)} with {drafting} a step"
+        for option, drafting in zip(options, drafts, strict=True)
+    ]
+    return [
+        f"{name}, {option.deployment.max_num_batched_tokens} tokens a step" if names.count(name) > 1 else name
+        for name, option in zip(names, options, strict=True)
+    ]
 
 
 TRAINING_MEMORY = {

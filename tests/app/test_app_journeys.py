@@ -37,7 +37,7 @@ def test_recommend_click_select_copy_and_reload(server, tab):
     tab.goto(f"{server}/{QUESTION}")
     expect(heading(tab)).to_contain_text("2 of 2 A100-SXM-80GB")
     expect(tab.get_by_test_id("stDataFrame").first).to_be_visible()
-    code = tab.get_by_test_id("stCode")
+    code = tab.get_by_test_id("stCode").first
     best = code.inner_text()
     tab.set_viewport_size({"width": 1280, "height": 1600})
     points = tab.get_by_test_id("stVegaLiteChart").first.locator(".mark-symbol path")
@@ -73,8 +73,8 @@ def test_recommend_click_select_copy_and_reload(server, tab):
 
     other = tab.context.new_page()
     other.goto(tab.url)
-    expect(other.get_by_test_id("stCode")).to_contain_text("vllm serve")
-    assert other.get_by_test_id("stCode").inner_text().split() == picked.split()
+    expect(other.get_by_test_id("stCode").first).to_contain_text("vllm serve")
+    assert other.get_by_test_id("stCode").first.inner_text().split() == picked.split()
 
 
 def test_explore_with_the_keyboard_and_reload_from_the_link(server, tab):
@@ -97,7 +97,7 @@ def test_a_bad_upload_is_told_a_good_one_answered_and_another_session_on_a_phone
     expect(heading(tab)).to_be_visible()
     tab.get_by_role("button", name="Upload").click()
     field = tab.locator("input[type=file]")
-    alert, code = tab.get_by_test_id("stAlert"), tab.get_by_test_id("stCode")
+    alert, code = tab.get_by_test_id("stAlert"), tab.get_by_test_id("stCode").first
     broken = {"name": "config.json", "mimeType": "application/json", "buffer": b"{not json"}
     upload(field, broken, lambda timeout: expect(alert).to_contain_text("config.json is not JSON", timeout=timeout))
     buffer = json.dumps(CONFIG).encode()
@@ -109,7 +109,7 @@ def test_a_bad_upload_is_told_a_good_one_answered_and_another_session_on_a_phone
     other.set_viewport_size({"width": 390, "height": 844})
     other.goto(f"{server}/?gpu=H200-SXM&count=1")
     expect(heading(other)).to_contain_text("H200-SXM")
-    expect(other.get_by_test_id("stCode")).to_contain_text("Llama-2-13b")
+    expect(other.get_by_test_id("stCode").first).to_contain_text("Llama-2-13b")
     settled(other)
     assert other.evaluate("document.documentElement.scrollWidth") <= 390
     tab.get_by_role("radio", name="prefill").click()

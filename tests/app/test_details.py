@@ -112,16 +112,30 @@ def test_the_first_classes_are_those_of_the_guide():
     assert TABLES.read(yaml.safe_dump(dict(START)).encode(), "classes.yaml") == START
 
 
-def test_images_and_drafts_of_a_recommendation_and_its_command(page):
-    images = {"images": "2", "image_size": "512x512"}
-    test = page("recommendation", model=MULTIMODAL, gpu="H100-SXM", count="1", **images, drafts=CHOSEN_DRAFTS["ngram"])
+def test_images_of_a_recommendation_and_its_command(page):
+    images = {"images": "2", "image_size": "512x512", "concurrency": "8"}
+    test = page("recommendation", model=MULTIMODAL, gpu="H100-SXM", count="1", **images)
     assert not test.exception
     assert not test.error
-    expected = advisor.recommend(MULTIMODAL, "1xH100-SXM", images=2, image_size="512x512", speculate="ngram")
+    expected = advisor.recommend(MULTIMODAL, "1xH100-SXM", **images)
     assert test.code[0].value == advisor.export(expected.best, "vllm").strip()
     words = shlex.split(test.code[-1].value.replace("\\\n", " "))
     assert words[:6] == ["advisor", "recommend", "--model", MULTIMODAL, "--gpus", "1xH100-SXM"]
-    assert words[6:] == ["--images", "2", "--image-size", "512x512", "--speculate", "ngram"]
+    assert words[6:] == ["--concurrency", "8", "--images", "2", "--image-size", "512x512"]
+
+
+def test_a_recommendation_s_link_states_what_drafts(page, monkeypatch):
+    caught = []
+
+    def catch(*_, **keywords):
+        caught.append(keywords)
+        raise advisor.InputError("caught")
+
+    monkeypatch.setattr("advisor.recommend", catch)
+    test = page("recommendation", drafts=CHOSEN_DRAFTS["auto"], tiers="cpu=100GB", sequences="48", step_tokens="4096")
+    assert [error.value for error in test.error] == ["caught"]
+    stated = {"speculate": "auto", "kv_offload": "cpu=100GB", "max_batch": 48, "max_num_batched_tokens": 4096}
+    assert {name: caught[-1][name] for name in stated} == stated
 
 
 def test_images_of_a_model_without_an_encoder_are_refused_in_one_line(page):

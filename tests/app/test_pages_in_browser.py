@@ -208,7 +208,7 @@ def test_a_cancelled_plan_keeps_what_it_has(server, tab):
 
 def test_a_link_brings_an_uploaded_model_to_another_session(server, tab, browser):
     tab.goto(f"{server}/?gpu=H200-SXM&count=1")
-    code = tab.get_by_test_id("stCode")
+    code = tab.get_by_test_id("stCode").first
     expect(code).to_be_visible()
     settled(tab)
     tab.get_by_role("button", name="Upload").click()
@@ -222,7 +222,7 @@ def test_a_link_brings_an_uploaded_model_to_another_session(server, tab, browser
     context = browser.new_context(viewport={"width": 390, "height": 844})
     other = context.new_page()
     other.goto(tab.url)
-    expect(other.get_by_test_id("stCode")).to_contain_text("/path/to/model")
+    expect(other.get_by_test_id("stCode").first).to_contain_text("/path/to/model")
     expect(other.get_by_test_id("stAlert")).to_have_count(0)
     context.close()
 

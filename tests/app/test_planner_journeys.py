@@ -69,6 +69,27 @@ def test_a_link_to_a_plan_is_planned_and_fits_a_phone(server, tab):
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_classes_are_planned_by_priority_and_the_command_is_there_to_copy(server, tab):
+    tab.goto(f"{server}/plan?model=meta-llama%2FMeta-Llama-3.1-8B&kinds=1xH200-SXM&rate=2&confidence=by+the+estimate")
+    tab.get_by_role("radio", name="Classes").click()
+    expect(tab.get_by_role("button", name="Upload a classes.yaml")).to_be_visible()
+    tab.get_by_text("Drafts, cache tiers, adapters and queue").click()
+    tab.get_by_role("combobox", name="Queue").click()
+    tab.get_by_role("option", name="by priority of the classes").click()
+    expect(tab).to_have_url(re.compile("queue=by"))
+    tab.get_by_role("button", name="Plan", exact=True).click()
+    expect(tab.get_by_role("heading", name=re.compile("1 x H200-SXM as TP1 PP1 serves 2 requests"))).to_be_visible()
+    expect(tab.get_by_role("heading", name="Classes", exact=True)).to_have_count(2)  # planned, and over time
+    tab.get_by_text("This question on the command line").click()
+    code = tab.get_by_test_id("stCode").last
+    expect(code).to_be_visible()
+    assert "name: summaries" in code.inner_text()
+    assert "--scheduling-policy priority" in " ".join(code.inner_text().split())
+    tab.set_viewport_size({"width": 390, "height": 844})
+    expect(code).to_be_visible()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_runs_are_imported_for_this_session_and_judged(server, tab):
     tab.goto(f"{server}/runs")
     tab.get_by_role("radio", name="Import").click()

@@ -22,7 +22,7 @@ from advisor.render.figures.vega import (
     tooltip,
 )
 from advisor.render.numbers import duration, limit
-from advisor.render.vocabulary import METRIC_NAMES, TRAFFIC, fleet_name
+from advisor.render.vocabulary import METRIC_NAMES, TRAFFIC, fleet_names
 from catalog.wording import counted
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def closeness(answer: CapacityPlan, options: Sequence[FleetOption]) -> Spec:
     """Draw each latency that has a limit as a share of it, with its 90% interval, fleet by fleet."""
     limited = answer.slo.limits
     titles = {metric: f"{METRIC_NAMES[metric]}, limit {limit(most)}" for metric, most in limited.items()}
-    fleets = [_priced(option) for option in options]
+    fleets = list(map(_priced, fleet_names(options), options))
     rows: list[dict[str, Any]] = []
     for fleet, option in zip(fleets, options, strict=True):
         for metric, most in limited.items():
@@ -85,10 +85,10 @@ def closeness(answer: CapacityPlan, options: Sequence[FleetOption]) -> Spec:
     return panel(rule(x=1.0, colour=RED, dash=DASH), whisker, point)
 
 
-def _priced(option: FleetOption) -> str:
+def _priced(name: str, option: FleetOption) -> str:
     """Write a fleet and its cost, a line each for what it is, its layout and its money."""
     money = "" if option.usd_per_month is None else f"{LINE}${option.usd_per_month:,.0f} a month"
-    return f"{fleet_name(option).replace(' as ', f'{LINE}as ', 1)}{money}"
+    return f"{name.replace(' as ', f'{LINE}as ', 1)}{money}"
 
 
 def tornado(answer: CapacityPlan) -> Spec:
