@@ -291,6 +291,8 @@ class Deployment:
     """GPUs the routed experts are spread over; 1: experts are sliced like every other matrix."""
     dcp: Degree = field(default=1, metadata=IF_STATED)
     """GPUs of a tensor-parallel group that share the KV cache of each request by its tokens (decode context parallel)."""
+    all2all_backend: str = field(default="", metadata=IF_STATED)
+    """What sends tokens to experts that replicas share (``catalog.engines.all_to_all``); empty: the engine's default."""
     sequence_parallel: bool = False
     max_num_seqs: Count | None = None
     max_num_batched_tokens: Count | None = None

@@ -72,7 +72,7 @@ class Configurations:
         axes = (batch, input_len, chunk, input_len + output_len / 2.0, layout.tp, layout.pp)
         size = len(layout)
         kind = np.stack([np.broadcast_to(getattr(layout, name), (size,)) for name in KINDS], axis=1)
-        kind[layout.dcp > 1] = np.nan  # equal to none, for no run spreads its contexts
+        kind[(layout.dcp > 1) | (layout.exchange > 0)] = np.nan  # equal to none, for no run was so
         return cls(
             at=np.stack([np.broadcast_to(np.log(axis), (size,)) for axis in axes], axis=1),
             kind=kind,

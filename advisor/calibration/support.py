@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 EXPERTS = ("expert_memory", "expert_compute", "expert_us")
 TOGETHER = "attention data parallel"
 CONTEXT_SPREAD = "decode context parallelism"
+EXCHANGED = "DeepEP between replicas"
 
 KERNEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
     "4-bit weights": ("narrow4_memory", "narrow4_compute", "narrow4_us"),
@@ -59,6 +60,7 @@ KERNEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
     "an image encoder": ("gemm_compute", "attention_compute", "attention_us", "kernel_us", "layer_host_us"),
     "expert parallelism": (*EXPERTS, "link", "ring_link"),
     TOGETHER: ("step_ms", "layer_host_us", "expert_host_us", "link", "ring_link"),
+    EXCHANGED: ("step_ms", "expert_host_us"),
     CONTEXT_SPREAD: (
         "collective_us",
         "link",
@@ -114,6 +116,7 @@ def _has(model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]
         "expert parallelism": layout.ep > 1,
         TOGETHER: layout.ep > layout.tp,
         CONTEXT_SPREAD: layout.dcp > 1,
+        EXCHANGED: layout.exchange > 0,
     }
 
 
@@ -202,6 +205,10 @@ CONTEXT_SPREAD_SIGMA = LOCKSTEP_SIGMA
 """The same where GPUs share each context and the engine has no run of that: kernels and collectives that no run had. The other layout of
 which none was fitted is the only one whose error is known."""
 
+EXCHANGE_SIGMA = 0.25
+"""The same where DeepEP sends tokens to their experts: of the times of its kernels on another GPU of the same links, and over networks, where
+they were not fitted (``python -m benchmarks.expert_exchange``)."""
+
 
 def back_end_variance(marginal: ParameterPosterior, model: Model, layout: DeploymentArrays) -> Array:
     """Return the variance that this adds to each log prediction of n layouts, shape (n,)."""
@@ -211,9 +218,10 @@ def back_end_variance(marginal: ParameterPosterior, model: Model, layout: Deploy
     seen = frozenset() if marginal.seen is None else marginal.seen.kinds
     together = kinds[TOGETHER] & (TOGETHER not in seen)
     apart = kinds[CONTEXT_SPREAD] & (CONTEXT_SPREAD not in seen)
-    return np.asarray(
-        variance + np.where(together, LOCKSTEP_SIGMA**2, 0.0) + np.where(apart, CONTEXT_SPREAD_SIGMA**2, 0.0)
-    )
+    sent = kinds[EXCHANGED] & (EXCHANGED not in seen)
+    for rows, sigma in ((together, LOCKSTEP_SIGMA), (apart, CONTEXT_SPREAD_SIGMA), (sent, EXCHANGE_SIGMA)):
+        variance = variance + np.where(rows, sigma**2, 0.0)
+    return np.asarray(variance)
 
 
 def widened(marginal: ParameterPosterior, *work: tuple[Model, DeploymentArrays]) -> ParameterPosterior:

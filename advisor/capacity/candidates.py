@@ -92,6 +92,8 @@ def fleets_of(
     for layout in parallelisms(model, node, max_pp=pps, expert_parallel=cast("Any", experts), contexts=contexts):
         if not _is_one_replica(layout) or node.gpus_per_node % layout.num_gpus:
             continue
+        if base.all2all_backend and layout.ep <= layout.tp:  # of experts that replicas share
+            continue
         chosen = replace(base, tp=layout.tp, pp=layout.pp, dp=layout.dp, ep=layout.ep, dcp=layout.dcp)
         if memory(
             model, node, DeploymentArrays.of([resolve(chosen, model, node).value], model, node.gpu), chosen.engine

@@ -444,9 +444,8 @@ def _engine_notes(fleets: Iterable[ReplicaSizing]) -> list[Note]:
 
 
 def _price_notes(prices: Mapping[str, Price | None], stated: Mapping[str, float]) -> list[Note]:
-    notes = []
-    for name, price in prices.items():
-        if price is not None:
-            offer = STATED if name in stated or "" in stated else price.offer
-            notes.append(Note(f"{name} at ${price.usd_per_gpu_hour:g} per GPU-hour: {offer}"))
-    return notes
+    return [
+        Note(f"{name} at ${price.usd_per_gpu_hour:g} per GPU-hour: {STATED if {name, ''} & set(stated) else price.offer}")
+        for name, price in prices.items()
+        if price is not None
+    ]

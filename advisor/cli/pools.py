@@ -23,7 +23,17 @@ SLOTS = ("max_loras", "max_cpu_loras")
 LAYOUT = ("tp", "pp", "dp", "ep", "dcp")
 WHOLE = (*POOLS, *SLOTS, *LAYOUT, "max_num_seqs", "max_num_batched_tokens", "max_model_len", "draft_len")
 NUMBERS = ("gpu_memory_utilization", "offload")
-TEXTS = ("engine", "dtype", "kv_dtype", "kv_offload", "router", "scheduling_policy", "prefill_gpus", "speculate")
+TEXTS = (
+    "engine",
+    "dtype",
+    "kv_dtype",
+    "kv_offload",
+    "all2all_backend",
+    "router",
+    "scheduling_policy",
+    "prefill_gpus",
+    "speculate",
+)
 SWITCHES = ("enable_prefix_caching",)
 BESIDE = (*POOLS, "router", "scheduling_policy", "prefill_gpus", "speculate", "draft_len", *SWITCHES)
 """Knobs that are no fields of a deployment."""

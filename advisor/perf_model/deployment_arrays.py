@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from catalog.engines.all_to_all import KERNELS
 from catalog.engines.defaults import PLAIN
 from catalog.engines.expert_kernels import BLOCKS, HALF, has_untuned_experts
 from catalog.engines.registry import minor_release
@@ -67,6 +68,8 @@ class DeploymentArrays:
     """GPUs the experts are spread over; 1: they are sliced over ``tp``."""
     dcp: Array
     """GPUs of ``tp`` that share each request's KV cache by its tokens."""
+    exchange: Array
+    """Place in ``catalog.engines.all_to_all.KERNELS`` of what sends tokens to experts that replicas share."""
     weight_bytes: Array
     """Bytes per weight of the layers' matrices, scales included."""
     block_scales: Array
@@ -150,6 +153,8 @@ class DeploymentArrays:
         numbers["kv_bytes"] = table(kv_dtype, lambda d: BITS[d] / 8.0, kv_default)
         full = table(dtype, lambda d: matrix_flops(gpu, d if d in PLAIN else "bfloat16"), names["auto"])
         numbers["half_flops"] = full
+        backends = np.atleast_1d(np.asarray(columns.get("all2all_backend", ""), dtype=object))
+        numbers["exchange"] = np.array([float(KERNELS.index(name)) for name in backends.tolist()])
         versions = np.atleast_1d(np.asarray(columns.get("engine_version", ""), dtype=object))
         numbers["release"] = np.array([float(minor_release(version)) for version in versions.tolist()])
         return cls(**dict(zip(numbers, np.broadcast_arrays(*numbers.values()), strict=True)))
@@ -160,7 +165,9 @@ class DeploymentArrays:
         bits = np.array([weight_bits(dtype) for dtype in dtypes])
         one = np.ones(len(dtypes))
         columns = {column.name: one for column in fields(cls)}
-        columns |= dict.fromkeys(("block_scales", "untuned", "offload", "sequence_parallel", "release"), 0.0 * one)
+        columns |= dict.fromkeys(
+            ("block_scales", "exchange", "untuned", "offload", "sequence_parallel", "release"), 0.0 * one
+        )
         columns |= {
             "weight_bytes": bits / 8.0,
             "kv_bytes": one * ACTIVATION_BYTES,

@@ -232,7 +232,7 @@ def _collectives(model: Model, layout: DeploymentArrays, step: ForwardPass) -> I
     """Yield the sums over the slices of a layer, the gathering of logits, and the exchange of tokens among replicas.
 
     Tokens go to the GPUs that hold their experts and back, where these are spread over several replicas: an all-gather before
-    and a reduce-scatter after the experts, among the replicas (vLLM's default back end).
+    and a reduce-scatter after the experts, among the replicas (vLLM's default back end); others are ``expert_exchange``'s business.
     """
     message = step.tokens * model.hidden_size * ACTIVATION_BYTES
     per_layer = 1.0 if model.model_type in PARALLEL_BLOCKS else 2.0  # one after each part
@@ -243,8 +243,9 @@ def _collectives(model: Model, layout: DeploymentArrays, step: ForwardPass) -> I
     if np.any(layout.dcp > 1):
         for name, op, size, group, times in exchanges(model, layout, step):
             yield CollectiveWork(name=name, op=op, message_bytes=size, group=group, times=times)
-    if model.moe_layers and np.any(layout.ep > layout.tp):
-        replicas = np.where(layout.ep > layout.tp, layout.ep / layout.tp, 1.0)
+    gathers = (layout.ep > layout.tp) & (layout.exchange == 0)
+    if model.moe_layers and np.any(gathers):
+        replicas = np.where(gathers, layout.ep / layout.tp, 1.0)
         for op in ("all_gather", "reduce_scatter"):
             yield CollectiveWork(
                 name=EXPERT_EXCHANGE,

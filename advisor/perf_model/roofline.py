@@ -20,6 +20,7 @@ from advisor.perf_model.deployment_arrays import (
     matrix_flops,
     weight_bits,
 )
+from advisor.perf_model.expert_exchange import exchange_cost, exchanges_of
 from advisor.perf_model.operators import (
     AttentionWork,
     CollectiveWork,
@@ -170,4 +171,7 @@ def gpu_cost(
     cost = Cost()
     for operator in operators(model, layout, step):
         cost = cost + operator_cost(operator, layout, cluster, parameters)
+    if np.any(layout.exchange > 0):
+        for work in exchanges_of(model, layout, step.tokens, cluster):
+            cost = cost + exchange_cost(work, cluster, parameters)
     return cost

@@ -234,7 +234,12 @@ def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement
             continue
         if (run.model, run.gpu, run.engine, run.input_len, run.output_len, run.regime) != key:
             continue
-        same_start = wanted.dcp == 1 and not wanted.sequence_parallel and run.deployment.has_graphs == wanted.has_graphs
+        same_start = (
+            wanted.dcp == 1
+            and not wanted.all2all_backend
+            and not wanted.sequence_parallel
+            and run.deployment.has_graphs == wanted.has_graphs
+        )
         # A cap on the sequences that both are below decides nothing.
         uncapped = min(run.max_num_seqs or run.batch, wanted.max_num_seqs or run.batch) >= run.batch
         same_start = same_start and (uncapped or run.max_num_seqs == wanted.max_num_seqs)

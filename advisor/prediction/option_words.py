@@ -24,6 +24,7 @@ KNOBS = {
     "gpu_memory_utilization": "--gpu-memory-utilization",
     "offload": "--offload",
     "kv_offload": "--kv-offload",
+    "all2all_backend": "--all2all-backend",
 }
 """Options of the knobs that an engine sets where nobody does."""
 

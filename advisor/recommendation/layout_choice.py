@@ -6,9 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from catalog.engines import check_contexts, context_problem, valid_tp
+from catalog.engines.all_to_all import exchange_backend
 from catalog.engines.parallelism import MOST_GPUS
 from catalog.errors import InputError
-from catalog.schema import require_positive
+from catalog.schema import Deployment, require_positive
 from search.parallelism import context_degrees, parallelisms
 
 if TYPE_CHECKING:
@@ -33,10 +34,26 @@ def checked_degree(dcp: int | None, engine: Engine, speculate: str | None = None
     return dcp
 
 
+def checked_back_end(name: str, model: Model, cluster: Cluster, engine: Engine) -> str:
+    """Return a stated back end between replicas that share experts, empty for the engine's default; raises ``InputError`` like
+    ``exchange_backend``.
+    """
+    shared = Deployment(engine=engine.name, dp=2, ep=2, all2all_backend=name)
+    return exchange_backend(shared, model, cluster, engine)
+
+
 def layouts_of(
-    model: Model, cluster: Cluster, engine: Engine, *, dcp: int | None, length: int, fits: Callable[[int, int], bool]
+    model: Model,
+    cluster: Cluster,
+    engine: Engine,
+    *,
+    dcp: int | None,
+    length: int,
+    fits: Callable[[int, int], bool],
+    together: bool = False,
 ) -> list[Parallelism]:
-    """List the layouts that ``engine`` has for requests of ``length`` tokens, of a decode context parallel degree where one is stated.
+    """List the layouts that ``engine`` has for requests of ``length`` tokens, of a decode context parallel degree where one is stated; with
+    ``together`` those alone whose replicas share their experts.
 
     Raises:
         InputError: there is none.
@@ -53,10 +70,14 @@ def layouts_of(
             fits=fits,
             contexts=partial(context_degrees, model, stated=dcp, length=length, supported="dcp" in known),
         )
-        if layout.dp == 1 or "dp" in known
+        if (layout.dp == 1 or "dp" in known) and (layout.ep > layout.tp or not together)
     ]
     if layouts:
         return layouts
+    if together:
+        raise InputError(
+            f"no layout of {model.name} on {cluster} has replicas that share experts; leave out all2all_backend"
+        )
     degrees = valid_tp(model, most=cluster.num_gpus)
     if dcp is not None and dcp > 1 and degrees:
         raise InputError(f"dcp is {dcp}, but no layout on {cluster} has it: {context_problem(model, degrees[-1], dcp)}")

@@ -89,6 +89,8 @@ class DeploymentSearch:
     kv_offload: str | None = None
     dcp: int | None = None
     """Decode context parallel degree; None: what is worth trying (``search.parallelism.context_degrees``)."""
+    all2all_backend: str = ""
+    """Of the experts that replicas share, which all layouts then do; empty: the engine's default, and any layout."""
     max_batch: int = MOST_SEQUENCES
     knowledge: Evidence
     price: Price | None
@@ -122,6 +124,7 @@ class DeploymentSearch:
                 "offload": self.offload,
                 "engine": self.engine,
                 "engine_version": self.engine_version,
+                "all2all_backend": self.all2all_backend,
                 "max_model_len": self.max_model_len or self.model.max_position_embeddings,
                 **columns,
             },
@@ -138,6 +141,7 @@ class DeploymentSearch:
             dcp=1 if self.drafts is not None else self.dcp,
             length=self.length,
             fits=self._fits,
+            together=bool(self.all2all_backend),
         )
         spread = ("dcp",) if any(layout.dcp > 1 for layout in layouts) else ()
         axis = Axis.table(layouts, names=("tp", "pp", "dp", "ep", *spread))
@@ -362,6 +366,7 @@ class DeploymentSearch:
             gpu_memory_utilization=self.gpu_memory_utilization,
             offload=self.offload,
             kv_offload=self.kv_offload,
+            all2all_backend=self.all2all_backend,
             max_model_len=self.max_model_len,
             **record,
         )

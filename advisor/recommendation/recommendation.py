@@ -28,7 +28,7 @@ from advisor.recommendation.answer_notes import last_sequences, regime_notes
 from advisor.recommendation.cache_search import with_caches
 from advisor.recommendation.certainty import is_sure
 from advisor.recommendation.draft_search import drafts_of, with_drafts
-from advisor.recommendation.layout_choice import checked_degree
+from advisor.recommendation.layout_choice import checked_back_end, checked_degree
 from advisor.recommendation.preference import by_worse_end
 from advisor.recommendation.prefix_cache import caches_of
 from advisor.recommendation.problem import LAYOUT, MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, FormatNotes, checked
@@ -38,6 +38,7 @@ from advisor.recommendation.relaxation import relaxations
 from advisor.simulator.cache_tiers import UNUSED
 from catalog.engines import command as launch_command
 from catalog.engines import find_engine
+from catalog.engines.all_to_all import own_tokens
 from catalog.errors import InputError, Note
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def recommend(
     offload: float = 0.0,
     kv_offload: str | None = None,
     dcp: int | None = None,
+    all2all_backend: str = "",
     max_batch: int | None = None,
     trials: int | None = None,
     storage: str | None = None,
@@ -204,6 +206,7 @@ def recommend(
         kv_offload: tiers below the GPUs' KV cache, such as "cpu=200GB" (see ``catalog.kv_offload``).
         dcp: decode context parallel degree of all layouts; None: 1 and, for requests of 8192 tokens or more, what leaves no copy of a
             KV cache.
+        all2all_backend: of the experts that replicas share, which all layouts then do; see ``catalog.engines.all_to_all``.
         max_batch: largest batch per replica to consider; 1024 if None.
         trials: evaluate about this many points instead of all.
         storage: URL or path that keeps the Optuna study.
@@ -264,12 +267,13 @@ def recommend(
         engine_version=engine_version,
         dtypes=formats(dtypes, asked_model, kind.weight_formats(gpu)),
         kv_dtypes=formats(kv_dtypes, asked_model, kind.kv_formats(gpu, asked_model)),
-        budgets=budgets(max_num_batched_tokens, kind.batch_defaults(gpu, engine_version).max_num_batched_tokens),
+        budgets=budgets(max_num_batched_tokens, own_tokens(all2all_backend, kind.batch_defaults(gpu, engine_version))),
         max_model_len=max_model_len,
         gpu_memory_utilization=gpu_memory_utilization,
         offload=offload,
         kv_offload=kv_offload,
         dcp=checked_degree(dcp, kind, speculate),
+        all2all_backend=checked_back_end(all2all_backend, asked_model, resolved_cluster.value, kind),
         max_batch=max_batch or MOST_SEQUENCES,
         knowledge=knowledge,
         price=objective_price(objective, gpu.name, price, illustrative=illustrative_prices),

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from catalog.engines.all_to_all import HIGH_THROUGHPUT, exchange_backend, own_tokens
 from catalog.engines.kv_cache import own_static_share
 from catalog.engines.parallelism import check_layout
 from catalog.engines.registry import Engine, engine_name, find_engine
@@ -48,16 +49,18 @@ def resolve(deployment: Deployment, model: Model, cluster: Cluster) -> Resolved[
     dtype = _weights(deployment, model, gpu, engine, notes)
     kv_dtype = _kv(deployment, model, gpu, engine, dtype, notes)
     max_model_len = _length(deployment, model)
-    max_num_seqs, max_num_batched_tokens = _limits(deployment, gpu, engine, max_model_len)
+    backend = exchange_backend(deployment, model, cluster, engine)
+    max_num_seqs, max_num_batched_tokens = _limits(deployment, gpu, engine, max_model_len, backend)
     resolved = replace(
         deployment,
         engine=engine.name,
+        all2all_backend=backend,
         dtype=dtype,
         kv_dtype=kv_dtype,
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
-        graphs=deployment.has_graphs,
+        graphs=deployment.has_graphs and backend != HIGH_THROUGHPUT,
     )
     resolved = replace(resolved, gpu_memory_utilization=_memory_share(resolved, model, gpu, engine))
     opened = [name for name in ENGINES_CHOICE if getattr(deployment, name) is None]
@@ -286,8 +289,8 @@ def _memory_share(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine
     return engine.memory_share(deployment.engine_version)
 
 
-def _limits(deployment: Deployment, gpu: Gpu, engine: Engine, max_model_len: int) -> tuple[int, int]:
-    """Return ``max_num_seqs`` and ``max_num_batched_tokens``."""
+def _limits(deployment: Deployment, gpu: Gpu, engine: Engine, max_model_len: int, backend: str = "") -> tuple[int, int]:
+    """Return ``max_num_seqs`` and ``max_num_batched_tokens``, of an engine with that back end between replicas."""
     defaults = engine.batch_defaults(gpu, deployment.engine_version)
     seqs, tokens = deployment.max_num_seqs, deployment.max_num_batched_tokens
     if seqs is not None:
@@ -301,7 +304,8 @@ def _limits(deployment: Deployment, gpu: Gpu, engine: Engine, max_model_len: int
         )
     if tokens is None:
         # never below seqs: vLLM would refuse its own default there
-        tokens = max(min(defaults.max_num_batched_tokens, (seqs or defaults.max_num_seqs) * max_model_len), seqs or 1)
+        most = own_tokens(backend, defaults)
+        tokens = max(min(most, (seqs or defaults.max_num_seqs) * max_model_len), seqs or 1)
         tokens = math.ceil(tokens / engine.token_multiple) * engine.token_multiple
     if seqs is None:
         seqs = min(defaults.max_num_seqs, tokens)

@@ -16,6 +16,7 @@ TP = flag("--tensor-parallel-size", "--tp", metavar="N")
 PP = flag("--pipeline-parallel-size", "--pp", metavar="N")
 DP = flag("--data-parallel-size", "--dp", metavar="N")
 EP = flag("--expert-parallel-size", "--ep", metavar="N")
+ALL2ALL = flag("--all2all-backend", "--moe-a2a-backend", metavar="NAME")
 DCP = flag("--decode-context-parallel-size", "--dcp", metavar="N")
 ENGINE = flag("--engine", metavar="NAME", completion=engine_names)
 VERSION = flag("--engine-version", metavar="X.Y")
@@ -120,6 +121,19 @@ class CachedBelow:
 
 
 @group(PANEL)
+class Exchanged:
+    """What sends tokens to experts that replicas share."""
+
+    all2all_backend: Annotated[str | None, ALL2ALL] = None
+    """What sends tokens to experts that replicas share: vllm's allgather_reducescatter, deepep_high_throughput or deepep_low_latency;
+    sglang's none or deepep.  [default: the engine's, the first]"""
+
+    def exchange(self) -> dict[str, Any]:
+        """Return the field of a ``Deployment`` that is stated."""
+        return {} if self.all2all_backend is None else {"all2all_backend": self.all2all_backend}
+
+
+@group(PANEL)
 class SpreadContext:
     """The degree to which contexts are spread, of all layouts that are searched."""
 
@@ -180,16 +194,16 @@ class Linked:
 
 
 @group(PANEL)
-class RoutedEngine(Linked, SpreadContext, CachedBelow, Queued, Routed, EngineOptions):
+class RoutedEngine(Linked, SpreadContext, Exchanged, CachedBelow, Queued, Routed, EngineOptions):
     """An engine, its queue, the router before its replicas, and the link between pools of them."""
 
     def knobs(self) -> dict[str, Any]:
         """Return the fields of a ``Deployment`` that they state."""
-        return {**EngineOptions.knobs(self), **self.below()}
+        return {**EngineOptions.knobs(self), **self.below(), **self.exchange()}
 
 
 @group(PANEL)
-class FixedLayout(Offloaded, EngineOptions, Degrees):
+class FixedLayout(Offloaded, Exchanged, EngineOptions, Degrees):
     """A stated layout and the engine."""
 
     def knobs(self) -> dict[str, Any]:
@@ -202,6 +216,7 @@ class FixedLayout(Offloaded, EngineOptions, Degrees):
             "ep": self.expert_parallel_size,
             "dcp": self.decode_context_parallel_size,
             "offload": self.offload,
+            **self.exchange(),
         }
 
     def deployment(self) -> Deployment:
@@ -294,12 +309,16 @@ class SimulatedLayout(PromptPool, Linked, CachedBelow, Queued, Routed, FixedLayo
 
 
 @group(PANEL)
-class ChosenLayout(PromptPool, CachedBelow, Offloaded, EngineOptions, ChosenDegrees):
+class ChosenLayout(PromptPool, CachedBelow, Offloaded, Exchanged, EngineOptions, ChosenDegrees):
     """A layout that may be stated, with a pool for prompts or without, and the engine."""
+
+    def knobs(self) -> dict[str, Any]:
+        """Return the fields of a ``Deployment`` that they state."""
+        return {**EngineOptions.knobs(self), **self.exchange()}
 
 
 @group(PANEL)
-class SearchedEngine(SpreadContext, CachedBelow, Routed, Offloaded, Room, Release):
+class SearchedEngine(SpreadContext, Exchanged, CachedBelow, Routed, Offloaded, Room, Release):
     """An engine and what the search may choose from."""
 
     dtype: Annotated[list[str] | None, DTYPE] = None
@@ -325,6 +344,7 @@ class SearchedEngine(SpreadContext, CachedBelow, Routed, Offloaded, Room, Releas
             "gpu_memory_utilization": self.gpu_memory_utilization,
             "offload": self.offload,
             "dcp": self.decode_context_parallel_size,
+            **self.exchange(),
             **self.below(),
         }
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays
+from advisor.perf_model.expert_exchange import buffer_gib
 from advisor.perf_model.image_encoding import image_gib
 from advisor.perf_model.memory.kv_capacity import BLOCK, blocks_of_request, cache_pages, layer_cache_bytes
 from advisor.perf_model.memory.parts import Memory, engine_gib
@@ -233,6 +234,8 @@ def _outside_gib(facts: Engine, model: Model, cluster: Cluster, layout: Deployme
     outside = np.where(
         recent, outside_gib(model, layout) + graph_gib(graph_layers(model), layout, reserved=True), outside
     )
+    if np.any(layout.exchange > 0):
+        outside = outside + buffer_gib(model, layout, cluster)
     if model.quantization is not None:
         return outside
     eight = (layout.weight_bytes >= 1.0) & (layout.weight_bytes < ACTIVATION_BYTES)

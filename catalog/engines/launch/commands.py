@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from catalog.engines.all_to_all import HIGH_THROUGHPUT
 from catalog.engines.defaults import PLAIN, resolve
 from catalog.engines.launch import sglang, tensorrt_llm, vllm
 from catalog.engines.launch.process import Process, check_address, pinned
@@ -89,7 +90,9 @@ def _check_start(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine)
         raise InputError(engine.no_command)
     if refusal := engine.refusal(gpu) or engine.model_refusal(model, gpu, deployment.engine_version):
         raise InputError(refusal)
-    if deployment.has_graphs != deployment.compiled:
+    if (
+        deployment.has_graphs != deployment.compiled and deployment.all2all_backend != HIGH_THROUGHPUT
+    ):  # it has none itself
         raise InputError(
             f"graphs is {deployment.graphs} with compiled {deployment.compiled}; commands are written with both on or "
             f"both off: leave graphs out"

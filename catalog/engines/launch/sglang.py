@@ -82,6 +82,8 @@ def _options(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, *, 
         argv += ["--attn-dp-size", str(attention_dp)]
     if deployment.ep > 1:
         argv += ["--ep-size", str(deployment.ep)]
+    if deployment.all2all_backend:
+        argv += ["--moe-a2a-backend", deployment.all2all_backend]
     argv += ["--max-running-requests", str(deployment.max_num_seqs * attention_dp)]
     argv += ["--chunked-prefill-size", str(deployment.max_num_batched_tokens * attention_dp)]
     argv += ["--context-length", str(deployment.max_model_len)]

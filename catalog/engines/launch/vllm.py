@@ -85,6 +85,8 @@ def options(deployment: Deployment, model: Model, gpu: Gpu) -> tuple[str, ...]:
         argv += ["--decode-context-parallel-size", str(deployment.dcp)]
     if deployment.ep > 1:
         argv += ["--enable-expert-parallel"]
+    if deployment.all2all_backend:
+        argv += ["--all2all-backend", deployment.all2all_backend]
     argv += ["--max-num-seqs", str(deployment.max_num_seqs)]
     argv += ["--max-num-batched-tokens", str(deployment.max_num_batched_tokens)]
     argv += ["--max-model-len", str(deployment.max_model_len)]
