@@ -86,6 +86,7 @@ def test_only_what_is_asked_of_these_kernels_is_less_certain():
     never = {"sparse attention", "an architecture that is read by its fields alone", "attention data parallel"}
     never |= {
         "decode context parallelism",
+        "DeepEP between replicas",
         "an image encoder",
         "weights multiplied in 4 bits",
         "experts multiplied in 4 bits",
