@@ -444,8 +444,7 @@ def _engine_notes(fleets: Iterable[ReplicaSizing]) -> list[Note]:
 
 
 def _price_notes(prices: Mapping[str, Price | None], stated: Mapping[str, float]) -> list[Note]:
-    return [
-        Note(f"{name} at ${price.usd_per_gpu_hour:g} per GPU-hour: {STATED if {name, ''} & set(stated) else price.offer}")
-        for name, price in prices.items()
-        if price is not None
-    ]
+    offers = [(name, price) for name, price in prices.items() if price is not None]
+    said = [STATED if {name, ""} & set(stated) else price.offer for name, price in offers]
+    hourly = [f"{name} at ${price.usd_per_gpu_hour:g} per GPU-hour" for name, price in offers]
+    return [Note(f"{cost}: {offer}") for cost, offer in zip(hourly, said, strict=True)]
