@@ -1,6 +1,6 @@
 """How far the fit that ships is from kernels that others timed alone, by kind, GPU and engine.
 
-    python -m benchmarks.kernels [FILE ...] [--by kind,gpu,engine] [--fit FILE]
+    python -m benchmarks.kernels [FILE ...] [--by kind,gpu,engine] [--least 5] [--fit FILE]
 
 Kernels are predicted by the operators that add up to whole runs (``advisor.calibration.kernel_predictions``). A ratio above 1 means that the
 prediction is slower. Rows that no operator is alone, and rows read from cache or with launching in them, are not judged: ``--all`` has these.
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 JUDGED = Path(__file__).with_name("published") / "judged_kernels"
 """A selection of AIConfigurator's kernels; the fit learns nothing from it."""
 KEYS = ("kind", "gpu", "engine")
-LEAST = 5
-"""Kernels from which a row says something."""
 
 
 def kind_of(time: TimedKernel) -> str:
@@ -76,8 +74,8 @@ def ratios(times: Sequence[TimedKernel], fit: Surrogate) -> Iterator[tuple[Timed
             yield from zip(predicted.times, (found * 1e3 / [time.us for time in predicted.times]).tolist(), strict=True)
 
 
-def table(judged: Sequence[tuple[TimedKernel, float]], by: Sequence[str]) -> list[str]:
-    """Write a line for each group: how many, the median ratio, where 80% of the ratios lie, and the mean error."""
+def table(judged: Sequence[tuple[TimedKernel, float]], by: Sequence[str], least: int) -> list[str]:
+    """Write a line for each group: how many, the median ratio, where 80% of the ratios lie, and e^a - 1 for a, the mean size of their logarithm."""
     groups: dict[tuple[str, ...], list[float]] = defaultdict(list)
     for time, ratio in judged:
         named = {"kind": kind_of(time), "gpu": time.gpu, "engine": time.engine or "any"}
@@ -90,7 +88,7 @@ def table(judged: Sequence[tuple[TimedKernel, float]], by: Sequence[str]) -> lis
     lines = [line(by, "kernels  median  10 to 90%    error")]
     for group in sorted(groups):
         values = np.array(groups[group])
-        if len(values) >= LEAST:
+        if len(values) >= least:
             low, middle, high = np.quantile(values, (0.1, 0.5, 0.9))
             error = float(np.mean(np.abs(np.log(values))))
             lines.append(
@@ -107,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--by", default=",".join(KEYS), help="what a row is of: kind, gpu, engine (default: %(default)s)"
     )
+    parser.add_argument("--least", type=int, default=5, help="kernels from which a row is shown (default: %(default)s)")
     parser.add_argument("--fit", type=Path, help="a file of advisor fit -o, rather than what ships")
     parser.add_argument("--all", action="store_true", help="kernels read from cache or timed with their launch, too")
     chosen = parser.parse_args(arguments)
@@ -120,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    print("\n".join(table(judged, by)))
+    print("\n".join(table(judged, by, max(chosen.least, 1))))
     return 0
 
 

@@ -136,10 +136,10 @@ def own_evidence(times: Iterable[TimedKernel]) -> tuple[KernelObservations, ...]
     same libraries; those that others timed (with ``source``) of the engine whose kernels they are.
     """
     times = tuple(times)
-    own = [timed for timed in times if not timed.source and not timed.engine]
+    own = [replace(timed, engine="") for timed in times if not timed.source and timed.engine in ("", "torch")]
     shared = [timed for timed in own if isinstance(timed, (Kernel, Collective))]
     evidence = [*evidence_of(own, "torch"), *evidence_of(shared, "vllm")]
-    others = [timed for timed in times if timed.source or timed.engine]
+    others = [timed for timed in times if timed.source or timed.engine not in ("", "torch")]
     engines = dict.fromkeys(timed.engine or "vllm" for timed in others)
     evidence += [_as_one_session(group) for engine in engines for group in evidence_of(others, engine)]
     return tuple(evidence)

@@ -3,8 +3,8 @@
     python -m probes.microbench.kernel_times OUT --model llama-3.1-8b --tp 1,2,4 --gpus 0,1 --seconds 120
 
 One process a GPU; they share the shapes (``probes.microbench.kernel_shapes``), the most telling first, so that when the time is up
-it is the least telling ones that are missing. ``OUT/kernels.jsonl`` has one row a shape: the fields of ``Shape``, ``gpu``,
-``us`` (median over replays), ``spread`` (relative standard deviation), ``graph`` ("graph", or "eager" where launching is
+it is the least telling ones that are missing. ``OUT/kernels.jsonl`` has one row a shape: the fields of ``Shape``, ``gpu``, ``engine`` ("torch") and its version,
+``kv_dtype`` of attention, ``routing`` of experts, ``us`` (median over replays), ``spread`` (relative standard deviation), ``graph`` ("graph", or "eager" where launching is
 in it), ``fingerprint``; or ``error``, what came instead: memory that ran out, a crash, no answer. Shapes that have a row
 are not run again. A model that is read from a quantised checkpoint or has another architecture than the engine's is
 refused.
@@ -146,6 +146,7 @@ def answer_shapes(device: str) -> Callable[[Answer], Answer]:
         prepared = bench.prepare(shape)
         timing = time_calls(prepared.call, prepared.calls, place, graph=prepared.recordable)
         return {
+            **_stated(shape, torch.__version__.partition("+")[0]),
             "graph": "graph" if timing.graph else "eager",
             "us": round(timing.us, 3),
             "spread": round(timing.spread, 4),
@@ -157,6 +158,16 @@ def answer_shapes(device: str) -> Callable[[Answer], Answer]:
             return attempt(lambda: times(Shape(**task)), place)
 
     return answer
+
+
+def _stated(shape: Shape, version: str) -> Answer:
+    """Return what a row says beside its shape: whose kernel it is, and what ``catalog.kernels`` has fields for that this engine has one of."""
+    stated: Answer = {"engine": "torch", "engine_version": version}
+    if shape.op == "attention":
+        stated["kv_dtype"] = shape.dtype
+    if shape.op == "experts":
+        stated["routing"] = "uniform"
+    return stated
 
 
 def attempt(run: Callable[[], Answer], device: torch.device) -> Answer:

@@ -70,7 +70,8 @@ def test_from_a_model_to_rows_with_two_processes(tmp_path, capsys):
     for row in found:
         assert row["us"] > 0
         assert row["spread"] >= 0
-        assert (row["gpu"], row["graph"]) == ("CPU", "eager")
+        assert (row["gpu"], row["graph"], row["engine"]) == ("CPU", "eager", "torch")
+        assert (row.get("kv_dtype") == row.get("dtype")) == (row["op"] == "attention") or not row.get("dtype")
         assert json.loads(row["fingerprint"])["torch"] == torch.__version__
     assert {path.name for path in (tmp_path / "out" / "logs").iterdir()} == {"kernels0.log", "kernels1.log"}
     kinds = {type(time) for time in read_kernels(tmp_path / "out" / "kernels.jsonl")}
