@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ENERGY = "energy_j_per_token"
 CLIENT_TTFT = "client_ttft_ms"
-SOMETIMES = (CLIENT_TTFT, "hit_rate")
+SOMETIMES = (CLIENT_TTFT, "hit_rate", "tier_hit_rates")
 """What some regimes and questions have, and others not."""
 
 
@@ -91,7 +91,9 @@ class Estimate(Presented):
     """Mean to the first token that a benchmark client reports of a batch kept in flight, its first burst included; None of other batches.
     ``ttft_ms`` is that of the steady state."""
     hit_rate: float | None = None
-    """Share of the prompts' tokens that the prefix cache has, where what prompts have in common was asked about."""
+    """Share of the prompts' tokens that the prefix cache has, where what prompts have in common was asked about,"""
+    tier_hit_rates: Mapping[str, float] | None = None
+    """and of that the share of each tier below the GPUs, by its name; None without."""
     speculation: Speculation | None = None
     """What speculative decoding does at this batch, where it was asked for; the times above are without, but where ``deployment`` has
     ``drafting``."""

@@ -47,7 +47,7 @@ def with_caches(
     for _ in range(ROUNDS):
         if answer.best is None:
             break
-        unknown = [estimate for estimate in answer.candidates[:COMPARED] if caches.rate_of(estimate) is None]
+        unknown = [estimate for estimate in answer.candidates[:COMPARED] if estimate.hit_rate is None]
         if not unknown:
             break
         for estimate in unknown:

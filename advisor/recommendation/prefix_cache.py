@@ -34,6 +34,8 @@ NEAR = 1.1
 """Batches within this factor of one that was simulated hit as much."""
 SAMPLE_RATE, SAMPLE = 8.0, 4000
 """Requests a second, and how many, of which mean lengths and what a cache without end would hit are read."""
+MOST_LOOPED = 40_000
+"""Requests of a loop that a deployment is simulated with, about."""
 NOTHING = {"shared_prefix": 0, "num_prefixes": 1, "turns": 1}
 """What requests have in common where nobody says."""
 KEY = ("tp", "pp", "dp", "ep", "dcp", "dtype", "kv_dtype")
@@ -44,7 +46,9 @@ class PrefixCaches:
     """What is known of the caches of a search's deployments."""
 
     traffic: Callable[[float, float], Arrivals]
-    """Requests at so many a second, for so many seconds."""
+    """Requests at so many a second, for so many seconds,"""
+    loop: Callable[[int, float], Arrivals] | None
+    """and those of which so many are kept in flight, where so many a second are completed; None where a file says what comes."""
     knowledge: Evidence
     serving: Mapping[str, Any]
     """Arguments of ``advisor.simulator.server.scheduler_of``, the router among them."""
@@ -53,7 +57,9 @@ class PrefixCaches:
     ceiling: float
     """Share of the prompts' tokens that came before, which a cache without end has."""
     simulated: dict[tuple[Any, ...], dict[int, float]] = field(default_factory=dict)
-    """Hit rates by deployment and batch per replica."""
+    """Hit rates by deployment and batch per replica,"""
+    tiers: dict[tuple[Any, ...], dict[int, dict[str, float]]] = field(default_factory=dict)
+    """and of that those of the tiers below the GPUs, by their names."""
 
     def hit_rates(self, columns: Mapping[str, Any]) -> Array:
         """Return the share of the prompts' tokens that each deployment's caches have, shape (n,).
@@ -74,14 +80,18 @@ class PrefixCaches:
                 rates[rows] = np.interp(batches[rows], [0.0, *sizes], [self.ceiling, *(known[size] for size in sizes)])
         return rates
 
-    def rate_of(self, estimate: Estimate) -> float | None:
-        """Return the hit rate that was simulated of a deployment at its batch or one near it; None where none was."""
+    def described(self, estimate: Estimate) -> Estimate:
+        """Return an estimate with what was simulated of its deployment, at its batch or one near it; as it is where nothing was."""
         known = self.simulated.get(key_of(estimate), {})
         near = [size for size in known if max(size, estimate.batch) <= NEAR * min(size, estimate.batch)]
-        return known[min(near, key=lambda size: abs(size - estimate.batch))] if near else None
+        if not near:
+            return estimate
+        size = min(near, key=lambda size: abs(size - estimate.batch))
+        return replace(estimate, hit_rate=known[size], tier_hit_rates=self.tiers[key_of(estimate)][size] or None)
 
     def simulate(self, estimate: Estimate) -> None:
-        """Serve the traffic on a deployment, as many requests a second as it is taken to complete, and keep what its caches hit.
+        """Serve the traffic on a deployment and keep what its caches hit: the loop that keeps its batch in flight, as ``simulate`` does
+        with a concurrency, or of a file as many requests a second as it is taken to complete.
 
         Raises:
             InputError: the deployment cannot be served.
@@ -94,10 +104,13 @@ class PrefixCaches:
         seconds = min(max(DRAWN_S, FEWEST / rate), MOST_DRAWN / rate)
         deployment = replace(estimate.deployment, max_num_seqs=estimate.batch)
         server = AggregatedServer.of(estimate.model, estimate.cluster, deployment, self.knowledge, self.serving)
-        requests = self.traffic(rate, seconds).within(server.longest)
-        served = server.served(requests, server.believed_times())
+        come = self.traffic(rate, seconds) if self.loop is None else self.loop(estimate.batch * deployment.dp, rate)
+        served = server.served(come.within(server.longest), server.believed_times())
         hit_rate = served.hit_rate if served.counted.any() else 0.0
-        self.simulated.setdefault(key_of(estimate), {})[estimate.batch] = min(float(hit_rate), self.ceiling)
+        key, below = key_of(estimate), served.tier_hit_rates if served.counted.any() else []
+        self.simulated.setdefault(key, {})[estimate.batch] = min(float(hit_rate), self.ceiling)
+        names = server.scheduler.tier_names
+        self.tiers.setdefault(key, {})[estimate.batch] = dict(zip(names, below, strict=False))
 
     @property
     def counted(self) -> str:
@@ -143,6 +156,7 @@ def caches_of(
     if common == NOTHING and sessions is None and trace is None:
         return None, demand
     from advisor.simulator.conversations import Conversations  # only where something is shared
+    from advisor.simulator.offered_traffic import lasting_s
     from advisor.simulator.session_files import read_sessions
 
     talk = Conversations(**common, think_s=demand.think_s if common["turns"] > 1 else 0.0)
@@ -153,19 +167,28 @@ def caches_of(
     stated = demand.workload
     read = trace if sessions is None else read_sessions(sessions)
 
+    drawn: dict[str, Any] = {"seed": 0, "spread": demand.spread(None), "burstiness": 1.0}
+
     def traffic(rate: float, seconds: float) -> Arrivals:
         if read is not None:
             return _stretched(read.within(longest), rate, seconds)
-        drawn: dict[str, Any] = {"seed": 0, "spread": demand.spread(None), "burstiness": 1.0}
         return talk.traffic(replace(stated, rate=rate, concurrency=None), duration_s=seconds, longest=longest, **drawn)
+
+    def loop(in_flight: int, rate: float) -> Arrivals:
+        asked = replace(stated, rate=None, concurrency=in_flight)
+        seconds = min(max(lasting_s(asked), talk.lasting_s), MOST_LOOPED / rate)
+        return talk.traffic(asked, duration_s=seconds, longest=longest, **drawn)
 
     sample = traffic(SAMPLE_RATE, SAMPLE / SAMPLE_RATE)
     ceiling = repeated_share(sample)
     means = [max(round(float(tokens.mean())), 1) for tokens in (sample.input_len, sample.output_len)]
     mean_lengths = replace(stated, input_len=means[0], output_len=means[1])
     options = () if read is not None else _options(talk, stated, demand.spread(None), router)
-    made = partial(PrefixCaches, traffic=traffic, serving={"router": router}, options=options, ceiling=ceiling)
-    return lambda knowledge: made(knowledge=knowledge), replace(demand, workload=mean_lengths)
+    made = partial(PrefixCaches, traffic=traffic, loop=None if read is not None else loop, options=options)
+    serving = {"router": router}
+    return lambda knowledge: made(knowledge=knowledge, serving=serving, ceiling=ceiling), replace(
+        demand, workload=mean_lengths
+    )
 
 
 def _options(talk: Conversations, stated: Workload, spread: float, router: str) -> tuple[str, ...]:

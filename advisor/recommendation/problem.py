@@ -389,7 +389,7 @@ class DeploymentSearch:
             deployments.append(startable(wanted, self.model, self.cluster, held, self.length))
         predicted = describe(evaluation, range(len(records)), deployments, self.knowledge, price=self.price)
         if self.caches is not None:  # no run had what these prompts have in common
-            return [replace(estimate, hit_rate=self.caches.rate_of(estimate)) for estimate in predicted]
+            return [self.caches.described(estimate) for estimate in predicted]
         if self.drafts is not None:
             return [self.drafts.described(estimate, evaluation, i) for i, estimate in enumerate(predicted)]
         return [

@@ -95,3 +95,11 @@ def notes(given: Iterable[Note]) -> list[tuple[str, list[str]]]:
     unique = [note for note in given if not any(note.text in other.text for other in given if other is not note)]
     kinds = {kind: [note.text for note in unique if note.kind == kind] for kind in ("asked", "note", "warning")}
     return [(kind, texts) for kind, texts in kinds.items() if texts]
+
+
+def tier_lines(hit_rate: float, below: Mapping[str, float] | None) -> list[str]:
+    """Say how much of what a prefix cache hits is on the GPUs, and how much in each tier below them; nothing without tiers."""
+    if not below:
+        return []
+    loaded = ", ".join(f"{rate:.1%} loaded from {name}" for name, rate in below.items())
+    return [f"of them {hit_rate - sum(below.values()):.1%} on the GPUs, {loaded}"]

@@ -18,7 +18,7 @@ from advisor.render.answers.speculation import decode_speculation_lines
 from advisor.render.document import Document, Figure, Section, ShellCommand, Table
 from advisor.render.figures.recommendation import memory_bars, trade
 from advisor.render.figures.vega import printed
-from advisor.render.lines import corrected_line, hardware, memory_line, notes, sources_line
+from advisor.render.lines import corrected_line, hardware, memory_line, notes, sources_line, tier_lines
 from advisor.render.next_command import command, drafting_words, layout_words
 from advisor.render.numbers import count, dollars, duration, limit, share, short
 from advisor.render.tables import ESSENTIAL, UNIFORM, Column, FlatRows
@@ -221,12 +221,8 @@ def _decisive(answer: Recommendation) -> Lines:
         return []
     lines: list[tuple[str, Sequence[str]]] = [("context", _context(best, answer.model)), ("client", _client(best))]
     if best.hit_rate is not None:
-        lines.append(
-            (
-                "cache",
-                [f"the prefix cache has {share(best.hit_rate)} of the prompts' tokens, as simulated at this batch"],
-            )
-        )
+        found = [f"the prefix cache has {share(best.hit_rate)} of the prompts' tokens, as simulated at this batch"]
+        lines.append(("cache", [*found, *tier_lines(best.hit_rate, best.tier_hit_rates)]))
     if best.speculation is not None:
         taken = "the times are with it" if best.deployment.drafting else "the times are without: none is best"
         lines.append(("draft", [*decode_speculation_lines(best.speculation), taken]))

@@ -14,7 +14,7 @@ from advisor.render.answers.speculation import adapter_lines, speculation_lines
 from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.traffic import latencies, timeline
 from advisor.render.figures.vega import printed
-from advisor.render.lines import energy_line, hardware, notes, sources_line
+from advisor.render.lines import energy_line, hardware, notes, sources_line, tier_lines
 from advisor.render.next_command import command, pool_words, queue_words, started_words
 from advisor.render.numbers import MS, count, duration, share, short, span, unit_of
 from advisor.render.tables import Column, FlatRows
@@ -283,10 +283,7 @@ def _lines(answer: Simulation) -> Lines:
     if answer.hit_rate is not None:
         interval = "" if answer.scale is None else " ({:.1%}-{:.1%})".format(*answer.interval(HIT_RATE))
         found = [f"{answer.hit_rate:.1%}{interval} of the prompts' tokens found in the prefix cache"]
-        if answer.tier_hit_rates:
-            below = ", ".join(f"{rate:.1%} loaded from {name}" for name, rate in answer.tier_hit_rates.items())
-            found.append(f"of them {answer.hit_rate - sum(answer.tier_hit_rates.values()):.1%} on the GPUs, {below}")
-        lines.append(("cache", found))
+        lines.append(("cache", [*found, *tier_lines(answer.hit_rate, answer.tier_hit_rates)]))
     if answer.energy_j_per_token is not None:
         lines.append(
             ("energy", [energy_line(answer.energy_j_per_token, answer.interval(ENERGY) if answer.scale else None)])
