@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from advisor.capacity.fleet_options import CapacityQuestion
-    from advisor.capacity.replica_sizing import ReplicaSizing
+    from advisor.simulator.replica_sizing import ReplicaSizing
     from catalog.schema import Price
 
 Ranking = tuple[tuple[float, ...], "ReplicaSizing", int]

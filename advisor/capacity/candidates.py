@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from advisor.capacity.pool_pairs import PoolGpus, PoolTerms
-from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.energy import POWER
 from advisor.perf_model.memory.dispatch import memory
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import read_cluster
 from advisor.recommendation.layout_choice import checked_degree
+from advisor.simulator.pool_pairs import PoolGpus, PoolTerms
+from advisor.simulator.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.simulator.server import AggregatedServer
 from catalog.engines import find_engine, resolve
 from catalog.errors import InputError, NoRoomError, Note

@@ -16,9 +16,7 @@ from advisor.capacity.fleet_choice import FleetChoice
 from advisor.capacity.fleet_options import CapacityQuestion, Change, FleetOption, row
 from advisor.capacity.information import WORTHLESS, MeasurementValue, measurement_values
 from advisor.capacity.planned_traffic import demand_at_rate, offered_requests, with_rate
-from advisor.capacity.pool_pairs import PoolTerms
 from advisor.capacity.relaxation import Shortfall
-from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.prediction.inputs import (
     BARE_ESTIMATE,
     CONFIDENCE,
@@ -33,6 +31,8 @@ from advisor.prediction.presentation import Presented
 from advisor.prediction.speculation import SpeculationQuestion
 from advisor.simulator.cache_tiers import UNUSED
 from advisor.simulator.conversations import Conversations
+from advisor.simulator.pool_pairs import PoolTerms
+from advisor.simulator.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.simulator.routers import FCFS
 from advisor.simulator.scheduler import FRONT_END_MS
 from advisor.simulator.server import AggregatedServer
@@ -213,7 +213,7 @@ def plan(
         set_gpu: what-if values for fields of the GPUs.
         top: layouts to show of every kind of GPU.
         disaggregate: also try fleets with a pool for prompts (see ``advisor.simulator.disaggregation``), of layouts and kinds of GPUs
-            of their own (see ``advisor.capacity.pool_pairs``), and show the best.
+            of their own (see ``advisor.simulator.pool_pairs``), and show the best.
         dcp: as ``recommend`` takes it.
         search_budgets: where a limit, and not saturation, decides how many replicas there are, also try smaller token budgets of a step
             (see ``advisor.capacity.budget_variants``); those of the engine or of ``deployment`` otherwise.

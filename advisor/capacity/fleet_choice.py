@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from advisor.capacity.candidates import Layouts
     from advisor.capacity.fleet_options import FleetOption
     from advisor.capacity.relaxation import Shortfall
-    from advisor.capacity.replica_sizing import ReplicaSizing
     from advisor.progress import Watch
     from advisor.recommendation.question_change import Relaxation
+    from advisor.simulator.replica_sizing import ReplicaSizing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from advisor.calibration.parameter_posterior import Provenance
-    from advisor.capacity.replica_sizing import ReplicaSizing
-    from advisor.capacity.slo_check import ClassCheck
     from advisor.progress import Course
+    from advisor.simulator.replica_sizing import ReplicaSizing
+    from advisor.simulator.slo_check import ClassCheck
     from catalog.schema import Deployment, Price
 
 HOURS_A_MONTH = 730.0

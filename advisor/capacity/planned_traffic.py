@@ -15,9 +15,9 @@ from catalog.schema import Workload, require_positive
 from catalog.units import DAY_S
 
 if TYPE_CHECKING:
-    from advisor.capacity.replica_sizing import TrafficSpec
     from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.class_mix import ClassMix
+    from advisor.simulator.replica_sizing import TrafficSpec
     from advisor.simulator.traffic_question import TrafficQuestion
 
 LEAST_S = 60.0

@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.recommendation.question_change import Relaxation
+from advisor.simulator.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from catalog.errors import InputError
 from catalog.wording import latency_label
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from advisor.capacity.replica_sizing import ReplicaSizing
     from advisor.fleet.question import FleetModel, FleetQuestion, GpuPool
     from advisor.fleet.replica_lives import ServedLives
     from advisor.fleet.replica_type import ReplicaType
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from advisor.prediction.evidence import Runs
     from advisor.progress import Watch
     from advisor.simulator.arrivals import Arrivals
+    from advisor.simulator.replica_sizing import ReplicaSizing
     from catalog.schema import Deployment
     from catalog.units import Array
 

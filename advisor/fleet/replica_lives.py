@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from advisor.capacity.replica_sizing import ReplicaSizing
     from advisor.fleet.scaling_policy import ReplicaLife
     from advisor.simulator.arrivals import Arrivals
+    from advisor.simulator.replica_sizing import ReplicaSizing
     from catalog.units import Array
 
 

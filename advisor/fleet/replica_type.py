@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from advisor.calibration.intervals import LEVEL
 from advisor.capacity.candidates import fleets_of
-from advisor.capacity.replica_sizing import TrafficSpec
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import BARE_ESTIMATE, read_cluster, read_model
+from advisor.simulator.replica_sizing import TrafficSpec
 from advisor.simulator.scheduler import FRONT_END_MS
 from catalog.engines import find_engine
 from catalog.errors import InputError
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from advisor.calibration.parameter_posterior import Provenance
-    from advisor.capacity.replica_sizing import ReplicaSizing
-    from advisor.capacity.slo_check import SloCheck
     from advisor.fleet.question import FleetModel, FleetQuestion
     from advisor.prediction.evidence import Runs
+    from advisor.simulator.replica_sizing import ReplicaSizing
+    from advisor.simulator.slo_check import SloCheck
     from catalog.schema import Deployment
 
 REQUESTS = 1500

@@ -40,6 +40,7 @@ from catalog.engines import command as launch_command
 from catalog.engines import find_engine
 from catalog.engines.all_to_all import own_tokens
 from catalog.errors import InputError, Note
+from catalog.features import IF_STATED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from advisor.prediction.deployment_estimate import Estimate
     from advisor.prediction.evidence import Runs
     from advisor.recommendation.question_change import Relaxation
+    from advisor.simulator.pool_splits import PoolComparison
     from advisor.simulator.routers import Router
     from catalog.schema import Cluster, Model, Slo, Workload
     from search.study import StudyResult
@@ -111,6 +113,8 @@ class Recommendation(Presented):
     """Where several GPUs or engines were named, the best of each of the others, best first."""
     traffic_options: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """Where prompts share something, the options that say what, as they were asked."""
+    pools: PoolComparison | None = field(default=None, metadata=IF_STATED)
+    """Pools for prompts and outputs on the same GPUs, beside the best deployment without, where they were asked about."""
 
     def to_frame(self) -> pd.DataFrame:
         """Return the candidates as a table, one row each."""
@@ -123,7 +127,10 @@ class Recommendation(Presented):
         body: dict[str, Any] = {**self.header()}
         for name in self.__slots__:
             value = getattr(self, name)
-            if name in {"exploration", "storage", "question_changes", "traffic_options"}:
+            if name in {"exploration", "storage", "question_changes", "traffic_options"} or (name, value) == (
+                "pools",
+                None,
+            ):
                 continue
             if name in {"best", "nearest"}:
                 body[name] = None if value is None else value.to_dict()
@@ -180,6 +187,8 @@ def recommend(
     speculate: str | None = None,
     draft_len: int | None = None,
     acceptance: float | None = None,
+    disaggregate: bool = False,
+    kv_link_gbps: float | None = None,
     **flags: Unpack[QuestionFlags],
 ) -> Recommendation:
     """Recommend the best deployment of a model on up to all the GPUs of a cluster, in the steady state.
@@ -228,16 +237,25 @@ def recommend(
         speculate: drafts that compete with none: "eagle", "mtp", "ngram", or "auto" for all of them that the model allows.
         draft_len: tokens drafted a step; None: as many as are best for each deployment and batch.
         acceptance: probability that a drafted token is accepted; None: as published.
+        disaggregate: also split the GPUs, of one kind or of two, into a pool for prompts and one for outputs, each with a layout of its own,
+            and compare the best split with the best deployment without (see ``advisor.simulator.pool_splits``).
+        kv_link_gbps: GB/s of a GPU over the link between the pools; None: NVLink within a node, else the network.
         flags: the same by the names of the command line's options: ``use="chat", tpot="50ms"``; see ``QuestionFlags``.
 
     Raises:
         InputError: a name, number or combination that cannot be; the message says what would be right.
 
     """
+    same = {name: value for name, value in locals().items() if name not in {"flags", "disaggregate", "kv_link_gbps"}}
+    if disaggregate or kv_link_gbps is not None:
+        from advisor.recommendation.pool_question import PoolQuestion  # brings the simulator
+
+        pools = PoolQuestion.of(same, kv_link_gbps, disaggregate=disaggregate)
+        answer = recommend(**same, **flags)
+        return replace(answer, pools=pools.compared(answer))
     several = _several(gpus, engine)
     if len(several) > 1:
-        same = {name: value for name, value in locals().items() if name not in {"gpus", "engine", "flags", "several"}}
-        return _best_of([recommend(**same, gpus=place, engine=name, **flags) for place, name in several])
+        return _best_of([recommend(**{**same, "gpus": place, "engine": name}, **flags) for place, name in several])
     resolved_model, resolved_cluster = read_model(model), read_cluster(gpus, set_gpu)
     demand = read_demand(workload, slo, flags, steady=True, turns=turns)
     asked_model, demand = demand.of_model(resolved_model.value, sessions=turns > 1 or sessions is not None)

@@ -318,7 +318,7 @@ class ChosenLayout(PromptPool, CachedBelow, Offloaded, Exchanged, EngineOptions,
 
 
 @group(PANEL)
-class SearchedEngine(SpreadContext, Exchanged, CachedBelow, Routed, Offloaded, Room, Release):
+class SearchedEngine(Linked, SpreadContext, Exchanged, CachedBelow, Routed, Offloaded, Room, Release):
     """An engine and what the search may choose from."""
 
     dtype: Annotated[list[str] | None, DTYPE] = None
@@ -343,6 +343,7 @@ class SearchedEngine(SpreadContext, Exchanged, CachedBelow, Routed, Offloaded, R
             "max_model_len": self.max_model_len,
             "gpu_memory_utilization": self.gpu_memory_utilization,
             "offload": self.offload,
+            "kv_link_gbps": self.kv_link,
             "dcp": self.decode_context_parallel_size,
             **self.exchange(),
             **self.below(),

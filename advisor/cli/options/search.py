@@ -39,10 +39,17 @@ class Search(StoredSearch):
     """Sample about this many deployments instead of evaluating all."""
     top: Annotated[int, flag("--top", metavar="N")] = 10
     """Layouts to show."""
+    disaggregate: Annotated[bool, flag("--disaggregate")] = False
+    """Also split the GPUs, of one kind or of two (4xH200,4xH100), into a pool for prompts and one for outputs, and say whether that pays."""
 
     def keywords(self) -> dict[str, Any]:
         """Return what ``recommend`` takes."""
-        return {**StoredSearch.keywords(self), "trials": self.trials, "top": self.top}
+        return {
+            **StoredSearch.keywords(self),
+            "trials": self.trials,
+            "top": self.top,
+            "disaggregate": self.disaggregate,
+        }
 
 
 @group(PANEL)

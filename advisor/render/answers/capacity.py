@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from advisor.capacity.fleet_options import row
-from advisor.capacity.replica_sizing import ENOUGH
 from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.prediction.option_words import engine_words
 from advisor.render.answers.classes import fleet_class_columns
@@ -26,6 +25,7 @@ from advisor.render.vocabulary import (
     replica_name,
     replicas_name,
 )
+from advisor.simulator.replica_sizing import ENOUGH
 from catalog.engines import engine_name
 from catalog.gpus import find_gpu
 from catalog.models.sizes import parameters

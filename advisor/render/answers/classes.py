@@ -13,8 +13,8 @@ from catalog.wording import statistic_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.capacity.slo_check import ClassCheck
     from advisor.simulator.class_outcomes import ClassOutcome
+    from advisor.simulator.slo_check import ClassCheck
     from catalog.schema import Slo
 
 

@@ -14,6 +14,7 @@ from advisor.recommendation.problem import FILLS_THE_CLUSTER
 from advisor.recommendation.recommendation import candidate_row
 from advisor.render.answers.candidate_order import first_lines, order_line
 from advisor.render.answers.catalog import stored_bits
+from advisor.render.answers.pools import pool_sections
 from advisor.render.answers.speculation import decode_speculation_lines
 from advisor.render.document import Document, Figure, Section, ShellCommand, Table
 from advisor.render.figures.recommendation import memory_bars, trade
@@ -60,6 +61,7 @@ def document(answer: Recommendation) -> Document:
         Section(title="Answer", table=table, detail=choices.table is not None),
         choices,
         Section(title="What to know", lines=_decisive(answer)),
+        *pool_sections(answer),
     ]
     sections.append(Section(title="Why, and how far", lines=_lines(answer), detail=best is not None))
     if best is not None:

@@ -13,14 +13,14 @@ from advisor.capacity.candidates import Layouts, kinds_of
 from advisor.capacity.capacity_plan import plan
 from advisor.capacity.fleet_options import between, carried, within
 from advisor.capacity.option_traffic import simulate_option
-from advisor.capacity.pool_pairs import PoolTerms
-from advisor.capacity.replica_sizing import TrafficSpec
 from advisor.cli import app
 from advisor.cli.program import BAD_INPUT
 from advisor.prediction.inputs import chosen_price
 from advisor.render.answers.speculation import plan_speculation_lines
 from advisor.render.next_command import whole_servers
 from advisor.render.vocabulary import fleet_name, replica_name
+from advisor.simulator.pool_pairs import PoolTerms
+from advisor.simulator.replica_sizing import TrafficSpec
 from advisor.simulator.simulation import simulate
 from catalog.errors import InputError
 from catalog.gpus import find_gpu

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from advisor.capacity.capacity_plan import plan
-from advisor.capacity.replica_sizing import TrafficSpec
 from advisor.simulator.conversations import Conversations
+from advisor.simulator.replica_sizing import TrafficSpec
 from catalog.errors import InputError
 from catalog.schema import Deployment, Slo, Workload
 

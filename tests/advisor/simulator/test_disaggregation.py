@@ -89,6 +89,30 @@ def test_without_load_and_link_it_is_prefill_alone_and_decode_alone():
     np.testing.assert_allclose(apart.tpot_ms, together.tpot_ms, rtol=1e-3)
 
 
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(1, 40), rate=st.floats(0.5, 30.0), seed=st.integers(0, 99), replicas=st.integers(1, 3))
+def test_idle_prompts_and_a_link_without_end_cost_decode_nothing(n, rate, seed, replicas):
+    """With prompts computed at once the pools are the pool that decodes, served the same requests."""
+    asked = traffic(n, rate, seed)
+    instant = ServerPool(
+        times=replace(times(fixed=0.0, per_token=0.0), constants=StepConstants(captured_tokens=512.0)),
+        scheduler=replace(pool(n).scheduler, max_num_batched_tokens=512),
+    )
+    decode = pool(replicas, decodes=True)
+    found = serve_apart(asked, instant, decode, NO_LINK)
+    assert (found.ttft_ms < 0.5).all()
+    several = np.flatnonzero(asked.output_len > 1)
+    ready = asked.arrival_s[several] + 1e-3 * found.ttft_ms[several]
+    order = np.argsort(ready, kind="stable")
+    several, ready = several[order], ready[order]
+    asked_of_it = replace(
+        asked, arrival_s=ready, input_len=asked.input_len[several] + 1, output_len=asked.output_len[several] - 1
+    )
+    alone = serve(asked_of_it, decode.times, decode.scheduler) if len(several) else None
+    if alone is not None:
+        np.testing.assert_allclose(found.e2e_ms[several], alone.e2e_ms + found.ttft_ms[several], rtol=1e-9)
+
+
 def test_the_first_token_is_that_of_the_prefill_pool_alone():
     asked = traffic(300, 20.0)
     alone = serve(replace(asked, output_len=np.ones(300, dtype=np.int64)), times(), pool(2).scheduler)

@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.simulator.disaggregated_server import DisaggregatedServer, unmeasured
+from advisor.simulator.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.simulator.server import AggregatedServer
 from catalog.errors import InputError
 from catalog.schema import Slo
@@ -41,8 +41,8 @@ class PoolGpus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Pool:
-    """Replicas for one of both parts of the work, as many as it takes by itself."""
+class Pool:
+    """Replicas of one layout for one of both parts of the work."""
 
     replica: AggregatedServer
     cluster: Cluster
@@ -63,7 +63,7 @@ class PoolTerms:
         """Yield the fleets with two pools that are worth simulating: the cheapest of each kind of GPU for prompts with the cheapest of
         each for outputs.
         """
-        prompts, outputs = _parts(demand)
+        prompts, outputs = parts_of(demand)
         pools = [
             [
                 pool
@@ -86,11 +86,11 @@ class PoolTerms:
                     continue
                 seen.add((key, one[1], other[1]))
                 with suppress(InputError):  # formats that one of both GPUs has not
-                    engine = _joined(one, other, self.link_gbps)
+                    engine = joined(one, other, self.link_gbps)
                     yield ReplicaSizing(cluster=decode.cluster, engine=engine, demand=demand, most=most)
 
 
-def _parts(demand: TrafficSpec) -> tuple[TrafficSpec, TrafficSpec]:
+def parts_of(demand: TrafficSpec) -> tuple[TrafficSpec, TrafficSpec]:
     """Return what is asked of each pool by itself: prompts with the limit of the first token, outputs with that of the others."""
     slo = demand.slo
     prompts = replace(
@@ -102,9 +102,8 @@ def _parts(demand: TrafficSpec) -> tuple[TrafficSpec, TrafficSpec]:
     return prompts, replace(demand, slo=Slo(tpot_ms=slo.tpot_ms, percentile=slo.percentile))
 
 
-def _cheapest(kind: PoolGpus, part: TrafficSpec, prices: Mapping[str, Price | None], *, decodes: bool) -> _Pool | None:
-    """Return the pool of one kind of GPU that costs least, by itself; None where none is enough."""
-    sizings = []
+def part_sizings(kind: PoolGpus, part: TrafficSpec, *, decodes: bool) -> Iterator[ReplicaSizing]:
+    """Yield the layouts of one kind of GPU as they serve one part of the work by itself."""
     for layout in kind.layouts:
         server = layout.engine
         if isinstance(server, AggregatedServer) and server.deployment.pp == 1:
@@ -113,7 +112,12 @@ def _cheapest(kind: PoolGpus, part: TrafficSpec, prices: Mapping[str, Price | No
                 scheduler = replace(server.scheduler, cached_prompts=True, prefix_hit_rate=0.0)
                 server = replace(server, scheduler=scheduler)
             most = MOST_REPLICAS if kind.most is None else min(kind.most // server.gpus, MOST_REPLICAS)
-            sizings.append(ReplicaSizing(cluster=layout.cluster, engine=server, demand=part, most=most))
+            yield ReplicaSizing(cluster=layout.cluster, engine=server, demand=part, most=most)
+
+
+def _cheapest(kind: PoolGpus, part: TrafficSpec, prices: Mapping[str, Price | None], *, decodes: bool) -> Pool | None:
+    """Return the pool of one kind of GPU that costs least, by itself; None where none is enough."""
+    sizings = list(part_sizings(kind, part, decodes=decodes))
     best: tuple[float, ReplicaSizing, int] | None = None
     for sizing in sorted(sizings, key=lambda candidate: candidate.surely * candidate.gpus):
         most = sizing.most if best is None else min(sizing.most, math.ceil(best[0] / _usd(sizing, prices)) - 1)
@@ -125,9 +129,15 @@ def _cheapest(kind: PoolGpus, part: TrafficSpec, prices: Mapping[str, Price | No
     if best is None:
         return None
     _, sizing, count = best
+    plain = plain_server(kind, sizing)
+    return Pool(replica=plain, cluster=sizing.cluster, count=count, most=kind.most)
+
+
+def plain_server(kind: PoolGpus, sizing: ReplicaSizing) -> AggregatedServer:
+    """Return the layout of one part as it serves prompts and outputs alike, with all that is known of it."""
     (plain,) = (layout.engine for layout in kind.layouts if layout.engine.deployment == sizing.engine.deployment)
     assert isinstance(plain, AggregatedServer)
-    return _Pool(replica=plain, cluster=sizing.cluster, count=count, most=kind.most)
+    return plain
 
 
 def _usd(sizing: ReplicaSizing, prices: Mapping[str, Price | None]) -> float:
@@ -136,7 +146,7 @@ def _usd(sizing: ReplicaSizing, prices: Mapping[str, Price | None]) -> float:
     return sizing.gpus * (1.0 if price is None else price.usd_per_gpu_hour)
 
 
-def _most(prefill: tuple[_Pool, int], decode: tuple[_Pool, int], spares: int) -> int:
+def _most(prefill: tuple[Pool, int], decode: tuple[Pool, int], spares: int) -> int:
     """Return how many times there are GPUs for so many replicas of each."""
     of_kind: dict[str, int] = {}
     limits: dict[str, int | None] = {}
@@ -148,7 +158,7 @@ def _most(prefill: tuple[_Pool, int], decode: tuple[_Pool, int], spares: int) ->
     return min([MOST_REPLICAS, *times])
 
 
-def _joined(prefill: tuple[_Pool, int], decode: tuple[_Pool, int], link_gbps: float | None) -> DisaggregatedServer:
+def joined(prefill: tuple[Pool, int], decode: tuple[Pool, int], link_gbps: float | None) -> DisaggregatedServer:
     """Return both pools with so many replicas, on as many nodes as they fill."""
     servers = [pool.replica.multiplied(count) for pool, count in (prefill, decode)]
     same = servers[0].cost_model.cluster.gpu == servers[1].cost_model.cluster.gpu

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from advisor.capacity.candidates import fleets_of, kinds_of
-from advisor.capacity.replica_sizing import TrafficSpec
 from advisor.perf_model.parameters import IDEAL
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import read_model
+from advisor.simulator.replica_sizing import TrafficSpec
 from advisor.simulator.subsample import sample
 from catalog.schema import Deployment, Slo, Workload
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.calibration.fit_file import LEVELS
-from advisor.capacity.slo_check import SloCheck, check_of, latencies_of
 from advisor.perf_model.energy import GpuWork, Power, power_of
 from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.simulator.arrivals import Arrivals, open_loop
 from advisor.simulator.conversations import NOTHING_SHARED, Conversations
 from advisor.simulator.served_energy import served_work
 from advisor.simulator.server import AggregatedServer
+from advisor.simulator.slo_check import SloCheck, check_of, latencies_of
 from advisor.simulator.subsample import sample
 from advisor.simulator.summary_statistics import latency_intervals
 
@@ -267,6 +267,11 @@ class ReplicaSizing:
             other.spread = self.spread
             other._saturations = self._saturations  # noqa: SLF001  its own kind
         return other
+
+    def at_rate(self, rate: float) -> ReplicaSizing:
+        """Return the same layout with as many requests at another rate."""
+        assert self.demand.workload.rate is not None
+        return self.for_demand(self.demand.times(rate=rate / self.demand.workload.rate))
 
     def as_if(self, times: Any) -> ReplicaSizing:
         """Return the same layout as if its steps took these times, and nothing were uncertain."""
