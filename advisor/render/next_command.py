@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from advisor.prediction.option_words import lengths, limits
 from advisor.render.document import ShellCommand
 from advisor.simulator.routers import FCFS
+from catalog.features import Adapters
 from catalog.gpus import FABRIC
 from catalog.schema import Cluster
 
@@ -82,16 +83,32 @@ def drafting_words(deployment: Deployment) -> list[str]:
     return ["--speculate", method, "--draft-len", str(drafting.draft_len)]
 
 
+def adapter_words(deployment: Deployment) -> list[str]:
+    """Return the options of LoRA adapters; none without."""
+    adapters = deployment.adapters
+    if adapters is None:
+        return []
+    usual = Adapters(number=adapters.number)
+    words = ["--lora-adapters", str(adapters.number)]
+    for option, name in (
+        ("--max-lora-rank", "rank"),
+        ("--max-loras", "max_loras"),
+        ("--max-cpu-loras", "max_cpu_loras"),
+        ("--lora-skew", "skew"),
+    ):
+        if (value := getattr(adapters, name)) != getattr(usual, name):
+            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    return words
+
+
 def started_words(deployment: Deployment) -> tuple[list[str], str]:
     """Return the options with which ``export`` writes a layout, and what it cannot know, to be added by hand."""
-    words, drafting, adapters = list(layout_words(deployment)), deployment.drafting, deployment.adapters
+    words, drafting = [*layout_words(deployment), *adapter_words(deployment)], deployment.drafting
     added = ""
     if drafting is not None and drafting.method == "eagle" and not drafting.model:
         added += f"; add --speculate eagle:CHECKPOINT --draft-len {drafting.draft_len} with the head's checkpoint"
     else:
         words += drafting_words(deployment)
-    if adapters is not None:
-        added += f"; add --enable-lora --max-loras {adapters.max_loras} --max-lora-rank {adapters.rank} to the engine"
     return words, added
 
 

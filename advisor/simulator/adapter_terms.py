@@ -61,8 +61,14 @@ class AdapterTerms:
             pass_s=KERNELS * model.num_hidden_layers / deployment.pp * float(parameters.kernel_us) * 1e-6,
             token_s=2.0 * whole / WEIGHT_BYTES / gpus / float(cost_model.layout.half_flops[0]),
             adapter_s=read_s,
-            gib=adapters.max_loras * whole / gpus / GIB,
+            gib=slots_gib(adapters, model, deployment),
         )
+
+
+def slots_gib(adapters: Adapters, model: Model, deployment: Deployment) -> float:
+    """Return GiB of all slots on one GPU."""
+    whole = adapter_parameters(model, adapters.rank) * WEIGHT_BYTES
+    return adapters.max_loras * whole / (deployment.tp * deployment.pp) / GIB
 
 
 def popularity(number: int, skew: float) -> Array:

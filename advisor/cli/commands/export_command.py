@@ -6,9 +6,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from advisor.cli.options.evidence import EvidenceOptions
 from advisor.cli.options.hardware import Hardware
-from advisor.cli.options.layout import ChosenLayout, Speculative
+from advisor.cli.options.layout import Adapted, ChosenLayout, Speculative
 from advisor.cli.options.output import ExportOutput
 from advisor.cli.options.search import Goal
 from advisor.cli.options.slo import MeanLimits, SureLimits
@@ -31,6 +33,7 @@ def export(
     search: Goal,
     layout: ChosenLayout,
     speculation: Speculative,
+    adapters: Adapted,
     evidence: EvidenceOptions,
     output: ExportOutput,
 ) -> None:
@@ -66,7 +69,12 @@ def export(
     target = output.target or layout.engine
     if degrees:
         batch = _stated_batch(target, requests, degrees.get("dp", 1))
-        _check_unused(requests, limits, next(iter(degrees)), loaded=batch is not None)
+        drafted = speculation.speculate is not None
+        if batch is None and drafted and requests.concurrency is not None:
+            batch = _share(requests.concurrency, degrees.get("dp", 1))
+        _check_unused(requests, limits, next(iter(degrees)), loaded=batch is not None, drafted=drafted)
+        if drafted and speculation.draft_len is None and batch is None:
+            typer.echo("advisor: draft length for one request at a time; state the load with --concurrency", err=True)
         lengths = read_demand(None, None, requests.question()).workload
         asked = partial(
             estimate,
@@ -77,12 +85,12 @@ def export(
             images=requests.images,
             image_size=requests.image_size,
         )
-        result = _started(asked(**common, **degrees))
+        result = _started(asked(**common, **degrees), adapters)
         pool = _pool(layout).prefill(result.deployment)
         if pool is not None:
             where = {"gpus": layout.prefill_gpus} if layout.prefill_gpus else {}
             stated = {name: getattr(pool, name) for name in ("tp", "pp", "dp", "ep")}
-            prefill = _started(asked(**{**common, **where}, **stated))
+            prefill = _started(asked(**{**common, **where}, **stated), adapters)
     else:
         if _pool(layout) != Serving():
             raise InputError("a pool for prompts stands beside a stated layout; say it with --tp, --dp")
@@ -103,6 +111,11 @@ def export(
             )
         if result.best is None:
             raise nothing_feasible(result.relaxations)
+        if speculation.speculate and result.best.deployment.drafting is None:
+            typer.echo(
+                f"advisor: without --speculate {speculation.speculate}: no drafts are best at this load", err=True
+            )
+        result = replace(result, best=_adapted(result.best, adapters))
     text = export(result, target, prefill=prefill, slo=limits.slo() if degrees else None, **layout.below())
     write(text if text.endswith("\n") else f"{text}\n")
 
@@ -114,10 +127,15 @@ def _pool(layout: ChosenLayout) -> Serving:
     )
 
 
-def _started(estimate: Estimate) -> Estimate:
-    """Return a deployment that fits, with the drafts that were asked for."""
+def _adapted(estimate: Estimate, adapters: Adapted) -> Estimate:
+    return replace(estimate, deployment=adapters.adapted(estimate.deployment))
+
+
+def _started(estimate: Estimate, adapters: Adapted) -> Estimate:
+    """Return a deployment that fits, with the drafts and the adapters that were asked for."""
     if not estimate.fits:
         raise refuse("; ".join(note.text for note in estimate.notes if note.kind == "warning"))
+    estimate = _adapted(estimate, adapters)
     if estimate.speculation is None:
         return estimate
     return replace(estimate, deployment=replace(estimate.deployment, drafting=estimate.speculation.drafting))
@@ -136,14 +154,22 @@ def _stated_batch(target: str, requests: InFlight, dp: int) -> int | None:
         return None
     if requests.concurrency is None:
         raise InputError(f"--format {target} predicts times under a load; add --concurrency N, or leave the layout out")
-    return max(1, -(-requests.concurrency // dp))
+    return _share(requests.concurrency, dp)
 
 
-def _check_unused(requests: InFlight, limits: MeanLimits, degree: str, *, loaded: bool) -> None:
-    """Refuse options that choose a layout where one is stated; ``loaded``: the concurrency is its load, and limits are watched."""
+def _share(concurrency: int, dp: int) -> int:
+    """Return the requests in flight of one replica."""
+    return max(1, -(-concurrency // dp))
+
+
+def _check_unused(requests: InFlight, limits: MeanLimits, degree: str, *, loaded: bool, drafted: bool) -> None:
+    """Refuse options that choose a layout where one is stated; ``loaded``: the concurrency is its load, which drafts are chosen for
+    (``drafted``), or with which limits are watched.
+    """
     chooses: dict[str, float | None] = {"--users": requests.users}
     if not loaded:
         chooses["--concurrency"] = requests.concurrency
+    if not loaded or drafted:
         chooses |= {"--ttft": limits.ttft, "--tpot": limits.tpot, "--e2e": limits.e2e}
     for name, value in chooses.items():
         if value is not None:

@@ -15,7 +15,7 @@ from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.traffic import latencies, timeline
 from advisor.render.figures.vega import printed
 from advisor.render.lines import energy_line, hardware, notes, sources_line, tier_lines
-from advisor.render.next_command import command, pool_words, queue_words, started_words
+from advisor.render.next_command import adapter_words, command, pool_words, queue_words, started_words
 from advisor.render.numbers import MS, count, duration, share, short, span, unit_of
 from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import METRIC_NAMES, pools_name
@@ -146,6 +146,7 @@ def _next(answer: Simulation) -> ShellCommand:
             answer.model,
             answer.cluster.gpu.name,
             *engine_words(deployment, answer.model, answer.cluster, knobs=PLANNED),
+            *adapter_words(deployment),
             workload=lengths,
             slo=wanted,
             options=options,

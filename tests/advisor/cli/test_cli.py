@@ -456,6 +456,29 @@ def test_export_without_a_layout_is_the_recommended_one():
     assert shlex.join(command) in out("export", *QUESTION)
 
 
+def test_export_writes_adapters_as_simulate_s_next_states_them():
+    from advisor.render.answers.simulation import document
+    from advisor.simulator.simulation import simulate
+    from catalog.features import Adapters
+    from catalog.schema import Deployment
+
+    adapters = Adapters(number=20, max_loras=4, max_cpu_loras=8)
+    served = simulate("llama-3.1-8b", "H100", deployment=Deployment(adapters=adapters), rate=1, duration_s=5, draws=0)
+    (command,) = (section.command for section in document([served]).sections if section.command)
+    text = out(*command.argv[1:])
+    assert "--enable-lora --max-loras 4 --max-cpu-loras 8 --max-lora-rank 16" in text
+    assert "--lora-adapters 20" in shlex.join(command.argv)
+
+
+def test_export_drafts_for_the_load_that_is_stated():
+    stated = ("export", "--model", "llama-3.1-8b", "--gpus", "H100", "--tp", "1", "--speculate", "ngram")
+    lengths = [
+        int(re.search(r'"num_speculative_tokens": (\d+)', out(*stated, *load))[1])
+        for load in ((), ("--concurrency", "256"))
+    ]
+    assert lengths[1] < lengths[0]
+
+
 def test_export_with_a_layout_is_that_one():
     text = out("export", *QUESTION, "--tp", "1", "--pp", "2", "--max-num-seqs", "17")
     assert "--pipeline-parallel-size 2" in text
