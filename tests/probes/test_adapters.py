@@ -253,9 +253,9 @@ def test_killed_in_the_middle_it_loses_nothing_and_measures_only_the_rest(adapte
     process = adapter.start(adapter.argv)
     until(lambda: adapter.lines() or process.poll() is not None, 60, lambda: "nothing was measured")
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    said = process.communicate()
     kept = adapter.lines()
-    assert 1 <= len(kept) < adapter.runs, "a run was not on disk before the next was begun"
+    assert 1 <= len(kept) < adapter.runs, ("a run was not on disk before the next was begun", said)
     until(lambda: not adapter.alive(), 10, lambda: f"{adapter.alive()} live on")
     code, out, errors = adapter.run(adapter.argv)
     assert code == 0, (out, errors)
