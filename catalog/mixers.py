@@ -126,6 +126,12 @@ class Attention(_Heads):
         return self.kv_heads * one, one
 
     @property
+    def read_by_heads(self) -> tuple[int, int]:
+        """Return the same of a kernel that reads the cache once for each query head."""
+        one = self.head_dim + self.value_dim
+        return self.heads * one, one
+
+    @property
     def vectors(self) -> int:
         """Return weights that every GPU has in 16 bits."""
         return self.qk_norm + (self.index.vectors if self.index else 0)
@@ -181,6 +187,11 @@ class LatentAttention(_Heads):
     def read(self) -> tuple[float, float]:
         one = (self.kv_lora_rank + self.rope_dim) / self.compress
         return one, one
+
+    @property
+    def read_by_heads(self) -> tuple[float, float]:
+        """Return the same: all heads read the one vector together."""
+        return self.read
 
     @property
     def vectors(self) -> int:

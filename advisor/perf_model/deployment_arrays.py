@@ -11,7 +11,7 @@ import numpy as np
 from catalog.engines.all_to_all import KERNELS
 from catalog.engines.defaults import PLAIN
 from catalog.engines.expert_kernels import BLOCKS, HALF, has_untuned_experts
-from catalog.engines.registry import minor_release
+from catalog.engines.registry import engine_family, engine_timing, minor_release
 from catalog.errors import InputError
 from catalog.schema import BITS, SCALE_BITS, Deployment, Gpu, Model
 
@@ -93,6 +93,8 @@ class DeploymentArrays:
     graphs: Array
     """1.0 with CUDA graphs, else 0.0."""
     sequence_parallel: Array
+    cache_by_heads: Array
+    """1.0 where decode attention reads the KV cache once for each query head (``EngineTiming.reads_cache_by_heads_on``), else 0.0."""
     release: Array
     """Minor release of the engine (33.0 of 0.33), 0.0: the one that the catalog describes."""
 
@@ -156,6 +158,7 @@ class DeploymentArrays:
         backends = np.atleast_1d(np.asarray(columns.get("all2all_backend", ""), dtype=object))
         numbers["exchange"] = np.array([float(KERNELS.index(name)) for name in backends.tolist()])
         versions = np.atleast_1d(np.asarray(columns.get("engine_version", ""), dtype=object))
+        numbers["cache_by_heads"] = _cache_by_heads(columns.get("engine", ""), versions, gpu)
         numbers["release"] = np.array([float(minor_release(version)) for version in versions.tolist()])
         return cls(**dict(zip(numbers, np.broadcast_arrays(*numbers.values()), strict=True)))
 
@@ -166,7 +169,8 @@ class DeploymentArrays:
         one = np.ones(len(dtypes))
         columns = {column.name: one for column in fields(cls)}
         columns |= dict.fromkeys(
-            ("block_scales", "exchange", "untuned", "offload", "sequence_parallel", "release"), 0.0 * one
+            ("block_scales", "exchange", "untuned", "offload", "sequence_parallel", "cache_by_heads", "release"),
+            0.0 * one,
         )
         columns |= {
             "weight_bytes": bits / 8.0,
@@ -203,6 +207,13 @@ class DeploymentArrays:
     def expert_shards(self) -> Array:
         """Return GPUs the experts' weights are divided over, by slicing or by spreading."""
         return np.where(self.ep > 1, self.ep, self.tp)
+
+
+def _cache_by_heads(engine: Any, versions: NDArray[np.object_], gpu: Gpu) -> Array:
+    """Return the column of that name."""
+    engines, of = np.broadcast_arrays(np.atleast_1d(np.asarray(engine, dtype=object)), versions)
+    timings = (engine_timing(engine_family(*pair)) for pair in zip(engines.tolist(), of.tolist(), strict=True))
+    return np.array([float(gpu.vendor in timing.reads_cache_by_heads_on) for timing in timings])
 
 
 def _untuned(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,6 +63,10 @@ def forward_pass_cost(cost_model: CostModel, step: ForwardPass, *, prefills: Arr
     """
     model, layout, cluster = cost_model.model, cost_model.layout, cost_model.cluster
     timing, parameters = cost_model.timing, cost_model.parameters
+    if cost_model.ideal and layout.cache_by_heads.any():
+        layout = replace(
+            layout, cache_by_heads=np.zeros_like(layout.cache_by_heads)
+        )  # what is read again may come from a cache of the GPU
     cost = gpu_cost(model, layout, step, cluster, parameters)
     if model.images is not None:
         cost = cost + image_cost(model, layout, step.tokens - step.decodes, cluster, parameters)

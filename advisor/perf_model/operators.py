@@ -196,7 +196,7 @@ def attention_of(
             prefill = prefill + count * (step.decodes * context / layout.dcp + pairs) * scored
             context = np.minimum(context, part.index.top_k)
             pairs = np.minimum(pairs, prompts * part.index.top_k)
-        token = count * step.decodes * sliced_numbers(part.read, layout.tp) * layout.kv_bytes
+        token = count * step.decodes * _read_numbers(part, layout) * layout.kv_bytes
         read, read_tile = read + context * token / layout.dcp, read_tile + token
         decode = decode + count * step.decodes * context * part.pair_flops(absorbed=True) / layout.tp
         pair = count * part.pair_flops(absorbed=False) / layout.tp
@@ -211,6 +211,14 @@ def attention_of(
         prefill_tile_flops=prefill_tile,
         mixed=step.mixed_attention,
     )
+
+
+def _read_numbers(part: Attention | LatentAttention, layout: DeploymentArrays) -> Array:
+    """Return numbers of the cache that one decoding token reads on one GPU of each token it attends to, shape (n,)."""
+    shared = sliced_numbers(part.read, layout.tp)
+    if not layout.cache_by_heads.any():
+        return shared
+    return np.where(layout.cache_by_heads > 0, sliced_numbers(part.read_by_heads, layout.tp), shared)
 
 
 def _layers(model: Model) -> float:

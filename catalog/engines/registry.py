@@ -264,12 +264,11 @@ def _engine(name: str, table: dict[str, Any]) -> Engine:
     values: dict[str, Any] = {
         "name": name,
         "batch": tuple(BatchDefaults(**row) for row in table.pop("batch")),
-        "timing": EngineTiming(**table.pop("timing", {})),
+        "timing": _timing(table.pop("timing", {})),
         "memory": EngineMemory(**{key: _frozen(value) for key, value in table.pop("memory", {}).items()}),
         "metrics": EngineMetrics(**table.pop("metrics", {})),
         "generations": tuple(
-            EngineGeneration(**row | {"timing": EngineTiming(**row.get("timing", {}))})
-            for row in table.pop("generations", ())
+            EngineGeneration(**row | {"timing": _timing(row.get("timing", {}))}) for row in table.pop("generations", ())
         ),
     }
     for key, value in table.items():
@@ -278,6 +277,10 @@ def _engine(name: str, table: dict[str, Any]) -> Engine:
         else:
             values[key] = tuple(value) if str(kinds[key]).startswith("tuple") else value
     return Engine(**values)
+
+
+def _timing(table: dict[str, Any]) -> EngineTiming:
+    return EngineTiming(**{key: _frozen(value) for key, value in table.items()})
 
 
 def _frozen(value: Any) -> Any:

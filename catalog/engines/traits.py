@@ -41,6 +41,8 @@ class EngineTiming:
     waits for those of another."""
     mixed_attention: float = 1.0
     """Time of decode attention in a pass with prompts, over that in a pass without."""
+    reads_cache_by_heads_on: tuple[str, ...] = ()
+    """Vendors of the GPUs on which decode attention reads the KV cache once for each query head, not once for those that share it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
