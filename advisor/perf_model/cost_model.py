@@ -37,7 +37,7 @@ class CostModel:
     """Of the times of the phases, by runs of this model nearby."""
     prefix_hit_rate: Array | float = 0.0
     """Share of each prompt's tokens that is in the prefix cache when it comes, of batches kept in flight; shape (n,), or one for all."""
-    lockstep: bool = False
+    lockstep: bool = True
     """Ranks that share experts wait, in a steady state, for the longest of them (``advisor.perf_model.lockstep.longest_rank``)."""
     ideal: bool = False
     """Nothing is lost to how an engine does it: what physics allows."""

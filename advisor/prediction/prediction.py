@@ -99,7 +99,7 @@ class Prediction:
         ``sigmas`` needs, come from the same evaluation; ``residuals``: of runs of this model, which correct the times near them; ``prefix_hit_rate``: as ``CostModel`` has it.
         """
         cost_model = CostModel.of(model, cluster, layout, parameters, engine)
-        cost_model = replace(cost_model, prefix_hit_rate=prefix_hit_rate, lockstep=True)
+        cost_model = replace(cost_model, prefix_hit_rate=prefix_hit_rate)
         lengths = np.full(len(layout), float(input_len)), np.full(len(layout), float(output_len))
         batch = np.broadcast_to(np.asarray(batch, dtype=float), (len(layout),))
         if residuals is not None:
