@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.calibration.intervals import LEVEL
+from advisor.calibration.left_out import PredictionError, errors_of
 from advisor.calibration.observations import group_runs
-from advisor.calibration.shipped_fit import PredictionError, errors_of
 from advisor.calibration.surrogate import shipped_surrogate
 from catalog.mixers import Recurrence
 from catalog.models.find import find_model

@@ -21,6 +21,7 @@ from advisor.calibration.linearisation import LinearisedObservations, linearised
 from advisor.calibration.observations import METRICS, RunGroup
 from advisor.calibration.parameter_posterior import (
     FORMAT_PARAMETERS,
+    HOST_PARAMETERS,
     ParameterPosterior,
     Provenance,
     TrainingSupport,
@@ -39,8 +40,16 @@ if TYPE_CHECKING:
     from advisor.calibration.observations import Observations
     from catalog.units import Array
 
-SHARES = {"population": 0.7, "engine": 0.55, "gpu": 0.25, "pair": 0.35}
-"""Standard deviation of each effect in units of the prior's spread; their squares add up to about 1."""
+SHARES = {"population": 0.7, "engine": 0.8, "gpu": 0.25, "pair": 0.35}
+"""Standard deviation of each effect, in units of ``WIDTHS`` times the prior's spread. Engines differ more than was believed: one step of
+expectation maximisation makes six times of the variance of their effect with a share of 0.55, three times of the others'."""
+
+AMONG = {"efficiency": 1.6, "odds": 1.3, "positive": 1.6}
+"""By kind of parameter, the standard deviation that engines and GPUs show among each other, in units of the prior's spread: the root of
+what one step of expectation maximisation makes of all effects' variances (2.6, 2.5 and 2.5 of efficiencies, odds and other positive
+numbers; Dempster, Laird and Rubin, 1977), odds less since few pairs say anything of theirs."""
+AMONG_HOSTS, AMONG_LAUNCHES = 1.4, 1.0
+"""The same of what the host does (1.9 to 3.2), and of the fixed times of kernels (0.8 to 1.8)."""
 
 KIN_SHARE, KIN_OWN_SHARE = 0.15, 0.5
 """The same of the engine's effect where it is an offset from the parameters of a kin engine (``catalog.engines.Engine.kin``), whose
@@ -56,6 +65,16 @@ OWN_PARAMETERS = FORMAT_PARAMETERS | {
     *(name for name, prior in PRIORS.items() if prior.kind == "positive" and name.endswith(("_us", "_ms"))),
 }
 """Those in which kin engines differ."""
+
+
+def _width(name: str) -> float:
+    """Return what ``AMONG`` says of a parameter."""
+    if name in HOST_PARAMETERS:
+        return AMONG_HOSTS
+    return AMONG_LAUNCHES if name.endswith("_us") else AMONG[PRIORS[name].kind]
+
+
+WIDTHS = np.array([_width(name) for name in NAMES])
 
 
 class Effects:
@@ -106,8 +125,8 @@ class Effects:
             nearer = [step for step in self._steps(label[1], release) if step != release]
             return release_shares(release - (max(nearer, key=abs) if nearer else 0))
         if kind in ("engine", "pair") and kin_of(label[1]):
-            return np.array([KIN_OWN_SHARE if name in OWN_PARAMETERS else KIN_SHARE for name in NAMES])
-        return np.full(len(NAMES), SHARES[kind])
+            return WIDTHS * [KIN_OWN_SHARE if name in OWN_PARAMETERS else KIN_SHARE for name in NAMES]
+        return WIDTHS * SHARES[kind]
 
     def blocks(self, engine: str, gpu: str, release: int = 0) -> list[int]:
         """Return positions of the effects that the parameters of this engine and GPU are the sum of."""
@@ -201,7 +220,7 @@ def fit_posterior(groups: Sequence[Observations], *, index: Effects | None = Non
     index = index or Effects(groups)
     x = index.centre.copy()
     weighed = [_Weighed.of(group) for group in groups]
-    cost, damping = _cost(index, weighed, x), FIRST_DAMPING
+    cost, damping, settled = _cost(index, weighed, x), FIRST_DAMPING, 0
     for _ in range(MOST_STEPS):
         gradient, information = _normal_equations(index, weighed, x)
         for _ in range(MOST_TRIALS):
@@ -214,7 +233,8 @@ def fit_posterior(groups: Sequence[Observations], *, index: Effects | None = Non
             break
         damping /= 3.0
         x, gained, cost = x + step, cost - trial, trial
-        if gained < CONVERGED * cost:
+        settled = settled + 1 if gained < CONVERGED * cost else 0
+        if settled == SETTLED_STEPS:
             break
     _, information = _normal_equations(index, weighed, x)
     return Posterior(index=index, effects=x, covariance=np.asarray(np.linalg.inv(information), np.float64))
@@ -225,6 +245,8 @@ FIRST_DAMPING = 1e-2
 """Of the curvature, by which it is raised until a step lowers the cost (Levenberg and Marquardt; Nocedal and Wright, 2006, ch. 10)."""
 CONVERGED = 1e-4
 """Share of the cost below which a step gains nothing that intervals would show."""
+SETTLED_STEPS = 2
+"""Such steps in a row after which a fit ends: a first step may land far away at nearly the same cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,7 +303,7 @@ def _normal_equations(index: Effects, weighed: Sequence[_Weighed], effects: Arra
 
 def widened_for_new_machine(marginal: ParameterPosterior) -> ParameterPosterior:
     """Return the parameters as little known as those of an engine on a GPU that were never measured together."""
-    return replace(marginal, covariance=marginal.covariance + np.diag((SHARES["pair"] * SPREADS) ** 2))
+    return replace(marginal, covariance=marginal.covariance + np.diag((SHARES["pair"] * WIDTHS * SPREADS) ** 2))
 
 
 @one_blas_thread

@@ -21,10 +21,11 @@ from advisor.calibration.fingerprint import platforms_of
 from advisor.calibration.fit_report import Accuracy, FitReport, Outlier, ParameterShift
 from advisor.calibration.intervals import LEVEL
 from advisor.calibration.kernel_observations import KernelObservations, own_evidence
+from advisor.calibration.left_out import errors_of
 from advisor.calibration.observations import RunGroup, group_runs
 from advisor.calibration.posterior import SHARES, own_start, update
 from advisor.calibration.residual_gp import fit_residuals
-from advisor.calibration.shipped_fit import errors_of, fitted_part
+from advisor.calibration.shipped_fit import fitted_part
 from advisor.calibration.surrogate import ANY, Surrogate, analytic_marginal, shipped_surrogate
 from advisor.perf_model.parameters import PRIORS, SPREADS
 from catalog.errors import InputError
@@ -35,8 +36,8 @@ from catalog.schema import Measurement
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
+    from advisor.calibration.left_out import PredictionError
     from advisor.calibration.parameter_posterior import ParameterPosterior
-    from advisor.calibration.shipped_fit import PredictionError
 
 Z90 = 1.6449
 """Standard deviations from the middle of a Gaussian to the ends of its 90% interval."""

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 from joblib import Parallel, delayed
 
+from advisor.calibration.left_out import errors_of
 from advisor.calibration.posterior import Effects, PooledEffects, fit_posterior, update
 from advisor.calibration.residual_gp import fit_residuals
-from advisor.calibration.shipped_fit import errors_of
 from advisor.calibration.surrogate import analytic_marginal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from advisor.calibration.kernel_observations import KernelObservations
+    from advisor.calibration.left_out import PredictionError
     from advisor.calibration.observations import Observations, RunGroup
     from advisor.calibration.parameter_posterior import ParameterPosterior
-    from advisor.calibration.shipped_fit import PredictionError
 
 WHOLE = "everything"
 NO_KERNELS = "without kernel times"

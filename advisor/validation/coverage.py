@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.calibration.intervals import LEVEL
+from advisor.calibration.left_out import errors_of
 from advisor.calibration.observations import RunGroup, group_runs
 from advisor.calibration.posterior import update
-from advisor.calibration.shipped_fit import errors_of, fitted_part
+from advisor.calibration.shipped_fit import fitted_part
 from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
 from catalog.runs import shipped_runs
 

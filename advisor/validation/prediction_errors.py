@@ -19,13 +19,19 @@ from catalog.wording import parallelism
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from advisor.calibration.shipped_fit import PredictionError
+    from advisor.calibration.left_out import PredictionError
     from advisor.calibration.surrogate import Surrogate
     from catalog.schema import Measurement
     from catalog.units import Array
 
 Split = Literal[
-    "in-sample", "configuration left out", "model left out", "GPU left out", "engine left out", "not fitted"
+    "in-sample",
+    "configuration left out",
+    "model left out",
+    "GPU left out, kernels kept",
+    "GPU left out",
+    "engine left out",
+    "not fitted",
 ]
 KEYS = (
     *("split", "engine", "version", "gpu", "model", "experts", "format", "regime", "parallel", "layout"),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advisor.calibration.left_out import errors_of
 from advisor.calibration.observations import group_runs
-from advisor.calibration.shipped_fit import errors_of
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.memory.kv_capacity import max_concurrency

@@ -19,14 +19,12 @@ import numpy as np
 from advisor.calibration.fit_file import LEVELS
 from advisor.calibration.intervals import LEVEL, STAGED
 from advisor.calibration.kernel_observations import evidence_with
+from advisor.calibration.left_out import configuration_errors, errors_of, left_out_errors
 from advisor.calibration.observations import group_runs
 from advisor.calibration.posterior import fit_posterior
 from advisor.calibration.shipped_fit import (
     KIN,
-    configuration_errors,
-    errors_of,
     fitted_part,
-    left_out_errors,
     noises_of,
     other_kind,
     quantiles_of,
@@ -65,10 +63,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from advisor.calibration.shipped_fit import PredictionError
+    from advisor.calibration.left_out import PredictionError
     from advisor.validation.closed_loops import LoopJudgement
     from catalog.schema import Measurement
 
+TIMED: Split = "GPU left out, kernels kept"
 LEFT_OUT: dict[str, Split] = {
     "calibrated": "model left out",
     "transferred": "GPU left out",
@@ -299,7 +298,7 @@ def cross_checks(errors: Sequence[PredictionError], in_sample: Sequence[Predicti
                     quantiles = unless_wider(quantiles, others, name, engine, noises)
                 quantile = float(np.interp(LEVEL, LEVELS, quantiles))
                 checks += [
-                    check_of(error, LEFT_OUT[provenance], sigma_of(error, noises), quantile)
+                    check_of(error, TIMED if error.timed else LEFT_OUT[provenance], sigma_of(error, noises), quantile)
                     for error in tested
                     if (fold(error), error.engine) == (out, engine)
                 ]

@@ -14,6 +14,7 @@ from advisor.render.figures.vega import (
     GREY,
     ORANGE,
     PINK,
+    RED,
     SKY,
     axis,
     colour,
@@ -39,6 +40,7 @@ SPLITS = {
     "configuration left out": GREEN,
     "engine left out": SKY,
     "GPU left out": PINK,
+    "GPU left out, kernels kept": RED,
     "model left out": BLUE,
     "not fitted": ORANGE,
 }

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import advisor
+from advisor.calibration.left_out import errors_of
 from advisor.calibration.observations import group_runs
 from advisor.calibration.residual_gp import MOST_RUNS, Configurations, Residuals, fit_residuals, of_model
-from advisor.calibration.shipped_fit import errors_of
 from advisor.calibration.surrogate import Surrogate, shipped_surrogate
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.prediction.evidence import Evidence

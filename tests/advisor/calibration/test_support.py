@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import advisor
+from advisor.calibration.left_out import errors_of
 from advisor.calibration.observations import group_runs
 from advisor.calibration.parameter_posterior import TrainingSupport
 from advisor.calibration.posterior import own_start, update
-from advisor.calibration.shipped_fit import errors_of, fitted_part
+from advisor.calibration.shipped_fit import fitted_part
 from advisor.calibration.support import (
     KERNEL_FAMILIES,
     SINGLE_MODEL_SHARE,

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from advisor.calibration.fit_file import LEVELS, SCHEMA, FitFile
 from advisor.calibration.intervals import EXPERTS, STAGED
 from advisor.calibration.kinship import kin_of
+from advisor.calibration.left_out import PredictionError
 from advisor.calibration.parameter_posterior import ParameterPosterior
-from advisor.calibration.shipped_fit import PredictionError, quantiles_of, scales_of, unless_wider
+from advisor.calibration.shipped_fit import quantiles_of, scales_of, unless_wider
 from advisor.calibration.surrogate import (
     ANY,
     SHIPPED,
