@@ -283,7 +283,7 @@ def _with_intervals(
 ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
     """Return the metrics and the ends of their intervals, which never pass the physical floor (``Estimate.interval``)."""
     marginal = knowledge.marginal(deployment.engine, evaluation.cost_model.cluster.gpu)
-    sigmas = evaluation.sigmas(marginal, knowledge.surrogate, deployment.engine)
+    sigmas = evaluation.sigmas(marginal, knowledge.surrogate, knowledge.family(deployment.engine))
     floors, gpus, fits = evaluation.floors(), float(deployment.num_gpus), evaluation.cost_model.memory.fits
     metrics, low, high = {}, {}, {}
     for name in TIME_METRICS:

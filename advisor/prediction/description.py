@@ -53,7 +53,7 @@ def describe(
     chosen = evaluation.take(np.asarray(rows, dtype=int))
     cost_model = chosen.cost_model
     marginal = knowledge.marginal(deployments[0].engine, cost_model.cluster.gpu)
-    sigmas = chosen.sigmas(marginal, knowledge.surrogate, deployments[0].engine)
+    sigmas = chosen.sigmas(marginal, knowledge.surrogate, knowledge.family(deployments[0].engine))
     floors = chosen.floors()
     causes = request_causes(chosen)
     near = cost_model.correction.near if cost_model.correction is not None else np.zeros(len(rows))

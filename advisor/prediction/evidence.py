@@ -152,8 +152,8 @@ class Evidence:
     def marginal(self, engine: str, gpu: Gpu) -> ParameterPosterior:
         """Return parameters of ``engine`` on ``gpu``; a what-if GPU ("H100-SXM (...)") takes those of the GPU it changes.
 
-        All runs of GPUs so far are from NVIDIA's. Elsewhere an engine has other kernels, so it counts as one nobody measured; CPUs
-        have parameters of their own.
+        On another vendor's GPUs an engine has other kernels than on NVIDIA's, so it counts as one nobody measured where it has no runs
+        on that very GPU; CPUs have parameters of their own.
         """
         base = gpu.name.split(" (", maxsplit=1)[0]
         family, distance = self._release(engine)
@@ -164,7 +164,7 @@ class Evidence:
 
             posterior = cpu_start() if self.analytic else cpu_marginal(base)
         else:
-            known = family if gpu.vendor == "nvidia" else ANY
+            known = family if gpu.vendor == "nvidia" or (family, base) in self.surrogate.marginals else ANY
             posterior = analytic_marginal() if self.analytic else self.surrogate.marginal(known, base, distance)
         if base != gpu.name and posterior.provenance == "calibrated":
             return replace(posterior, provenance="transferred")
@@ -188,6 +188,10 @@ class Evidence:
         family = engine_family(engine, asked) if asked else engine
         return family, release_distance(family, asked)
 
+    def family(self, engine: str) -> str:
+        """Return the name under which an engine at the release that is asked about is fitted (``engine_family``)."""
+        return self._release(engine)[0]
+
     @property
     def unmeasured(self) -> ParameterPosterior:
         """Return parameters of an engine that nobody measured, on a GPU likewise."""
@@ -195,9 +199,10 @@ class Evidence:
 
     def scale(self, provenance: str, engine: str, metric: str) -> IntervalScale:
         """Return how wide the errors of ``metric`` are, for this engine where enough is known of it."""
-        scale = self.surrogate.scale(provenance, engine, metric)
+        family = self.family(engine)
+        scale = self.surrogate.scale(provenance, family, metric)
         if provenance == "analytic":  # knows less than what is transferred, whatever the few runs that judge it say
-            transferred = self.surrogate.scale("transferred", engine, metric)
+            transferred = self.surrogate.scale("transferred", family, metric)
             wider = max(scale.quantile(LEVEL) / transferred.quantile(LEVEL), 1.0)
             scale = replace(transferred, quantiles=tuple(wider * quantile for quantile in transferred.quantiles))
         factor = self.widening.get(metric, 1.0) if provenance == "calibrated" else 1.0

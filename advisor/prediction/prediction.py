@@ -199,7 +199,9 @@ class Prediction:
         return {name: getattr(self.times, name) for name in TIME_METRICS}
 
     def sigmas(self, marginal: ParameterPosterior, surrogate: Surrogate, engine: str) -> dict[str, Array]:
-        """Return the standard deviation of the logarithm of each metric, shape (n,): parameters' spread and residual noise."""
+        """Return the standard deviation of the logarithm of each metric, shape (n,): parameters' spread and residual noise; ``engine``: as
+        ``engine_family`` names it.
+        """
         moving = dependencies(self.cost_model.model, self.cost_model.layout)
         moved = self.moved
         if moved is None or self.mean is None or not np.array_equal(marginal.mean, self.mean):

@@ -101,7 +101,7 @@ class ConfidenceFactors:
         columns["max_num_seqs"] = np.concatenate(grids).astype(np.int64)
         evaluation = self._evaluate(columns)
         marginal = self._knowledge.marginal(self._engine, evaluation.cost_model.cluster.gpu)
-        sigmas = evaluation.sigmas(marginal, self._knowledge.surrogate, self._engine)
+        sigmas = evaluation.sigmas(marginal, self._knowledge.surrogate, self._knowledge.family(self._engine))
         staged, experts = evaluation.cost_model.layout.pp > 1, beyond_dense(evaluation.cost_model.model)
         level = 2.0 * self._confidence - 1.0
         for metric in self._metrics:

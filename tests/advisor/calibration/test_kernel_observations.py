@@ -15,7 +15,7 @@ from advisor.calibration.kernel_observations import (
     shipped_evidence,
 )
 from advisor.calibration.observations import group_runs
-from advisor.calibration.posterior import fit_posterior, log_residuals, sensitivities, update
+from advisor.calibration.posterior import WIDTHS, fit_posterior, log_residuals, sensitivities, update
 from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
 from advisor.perf_model.collectives import collective_ms
 from advisor.perf_model.parameters import NAMES, SPREADS, Parameters
@@ -166,7 +166,7 @@ def test_many_kernels_of_one_session_say_less_than_as_many_that_are_independent(
         for group in (alike, replace(alike, alike=False))
     ]
     assert NAMES[0] == "gemm_memory"
-    assert widths[1] < widths[0] < SPREADS[0]
+    assert widths[1] < widths[0] < WIDTHS[0] * SPREADS[0]
 
 
 def test_a_gpu_with_kernels_alone_is_not_called_calibrated(published):

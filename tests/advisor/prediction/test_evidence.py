@@ -267,3 +267,13 @@ def test_a_run_with_formats_left_to_the_engine_is_no_run_with_others(changes):
     assert measured_run([RUN], same_question(RUN, runs=[])) is RUN
     assert measured_run([RUN], same_question(RUN, runs=[], **changes)) is None
     assert measured_run([replace(RUN, dtype="auto")], same_question(RUN, runs=[])) is not None
+
+
+@pytest.mark.parametrize("gpu", ["H100-SXM", "MI300X"])
+def test_an_earlier_generation_has_intervals_of_its_own(gpu):
+    """Its runs judge it, on AMD's GPUs, too."""
+    answer = estimate(model="llama-3.1-8b", gpus=gpu, batch=16, engine_version="0.6.1")
+    assert answer.provenance == "calibrated"
+    half = np.log(answer.interval("tpot_ms")[1] / answer.tpot_ms)
+    scale = shipped_surrogate().scale("calibrated", "vllm 0.5", "tpot_ms")
+    assert half > 0.9 * scale.quantile(0.9) * scale.noise
