@@ -272,7 +272,7 @@ def test_a_run_with_formats_left_to_the_engine_is_no_run_with_others(changes):
 @pytest.mark.parametrize("gpu", ["H100-SXM", "MI300X"])
 def test_an_earlier_generation_has_intervals_of_its_own(gpu):
     """Its runs judge it, on AMD's GPUs, too."""
-    answer = estimate(model="llama-3.1-8b", gpus=gpu, batch=16, engine_version="0.6.1")
+    answer = estimate(model="llama-3.1-8b", gpus=gpu, batch=16, input_len=1024, output_len=256, engine_version="0.6.1")
     assert answer.provenance == "calibrated"
     half = np.log(answer.interval("tpot_ms")[1] / answer.tpot_ms)
     scale = shipped_surrogate().scale("calibrated", "vllm 0.5", "tpot_ms")
