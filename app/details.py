@@ -21,7 +21,13 @@ ROUTER_NAMES = {name: name.replace("_", " ") for name in ROUTERS}
 QUEUE_NAMES = dict(zip(POLICIES, ("first come, first served", "by priority of the classes"), strict=True))
 DRAFTS: Mapping[str, str] = {
     "": "no drafts",
-    **dict(zip(DRAFT_METHODS, ("n-gram", "EAGLE head", "the model's own heads", "a draft model"), strict=True)),
+    **dict(
+        zip(
+            DRAFT_METHODS,
+            ("n-gram", "EAGLE head", "EAGLE-3 head", "the model's own heads", "a draft model"),
+            strict=True,
+        )
+    ),
 }
 CHOSEN_DRAFTS = {**{name: words for name, words in DRAFTS.items() if name != "draft"}, "auto": "whichever gains"}
 """What ``advisor.recommend`` chooses from."""

@@ -9,8 +9,10 @@ from annotated_types import Interval
 
 from catalog.errors import InputError
 
-DraftMethod = Literal["ngram", "eagle", "mtp", "draft"]
-"""What drafts tokens: n-grams of the prompt, a head like EAGLE's, the model's own heads, or a model of its own."""
+DraftMethod = Literal["ngram", "eagle", "eagle3", "mtp", "draft"]
+"""What drafts tokens: n-grams of the prompt, a head like EAGLE's or EAGLE-3's, the model's own heads, or a model of its own."""
+HEADS = ("eagle", "eagle3")
+"""Methods whose head is a checkpoint of its own."""
 MOST_DRAFT_LEN = 64
 MOST_ADAPTERS, MOST_LORAS, MOST_RANK, MOST_SKEW = 100_000, 1024, 512, 10.0
 """Adapters of one model, those in one batch, the largest rank (vLLM's, config/lora.py ``MaxLoRARanks``), and the steepest popularity."""
@@ -53,7 +55,7 @@ class Drafting:
 
     method: DraftMethod
     model: str = ""
-    """That drafts, with the method "draft"; with "eagle" the checkpoint of the head."""
+    """That drafts, with the method "draft"; with "eagle" and "eagle3" the checkpoint of the head."""
     draft_len: Annotated[int, Interval(ge=1, le=MOST_DRAFT_LEN)]
     """Tokens drafted a step."""
 

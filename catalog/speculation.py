@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Interval
 
 from catalog.errors import InputError
-from catalog.features import DraftMethod  # noqa: TC001  read where files are checked
+from catalog.features import HEADS, DraftMethod  # DraftMethod is read where files are checked
 from catalog.schema import Count  # noqa: TC001  read where files are checked
 from catalog.tables import DATA, read_toml
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from catalog.units import Array
 
-METHODS: tuple[DraftMethod, ...] = ("ngram", "eagle", "mtp", "draft")
+METHODS: tuple[DraftMethod, ...] = ("ngram", "eagle", "eagle3", "mtp", "draft")
 LEAST_SPREAD = 0.1
 """Standard deviation of a rate over models and workloads, at the least: published ones of one method differ by as much."""
 OPEN = {"ngram": (0.35, 0.22)}
@@ -131,7 +131,7 @@ def acceptance_of(method: DraftMethod, stated: float | None = None) -> Acceptanc
                 f"acceptance is {stated:g}; it must be from 0 to 1, the share of drafted tokens that are accepted"
             )
         return Acceptance(mean=stated, sigma=0.0, source="as stated")
-    rates = [rate.acceptance for rate in published() if rate.method == method]
+    rates = [rate.acceptance for rate in published() if rate.method == ("eagle" if method in HEADS else method)]
     if method in OPEN:
         mean, sigma = OPEN[method]
         return Acceptance(

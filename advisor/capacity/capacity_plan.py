@@ -62,8 +62,6 @@ if TYPE_CHECKING:
     from advisor.simulator.trace_files import TraceFile
     from catalog.schema import Price
 
-PLANNED_LENGTHS = (1, 3, 5)
-"""Drafted tokens a step that compete where nobody says how many."""
 OBJECTIVES = ("cost", "gpus", "energy")
 
 
@@ -224,7 +222,7 @@ def plan(
         progress: called with a ``Progress`` as the work goes on, some times a second, by the thread that plans; what it
             raises ends the plan and reaches the caller.
         speculate: what drafts tokens, as ``estimate`` takes it, like the next two; every layout competes with drafts and without.
-        draft_len: tokens drafted a step; None: 1, 3 and 5 compete.
+        draft_len: tokens drafted a step; None: several compete.
         acceptance: probability that a drafted token is accepted; None: as published.
         flags: workload and limits by the names of the command line's options: ``use="chat", users=1000``; see
             ``QuestionFlags``. Limits stated so hold for the 95th percentile unless ``percentile`` says otherwise.
@@ -275,7 +273,7 @@ def plan(
         Layouts.of,
         asked_model,
         kinds,
-        draftings=(None,) if asked_drafts is None else asked_drafts.draftings(PLANNED_LENGTHS),
+        draftings=(None,) if asked_drafts is None else asked_drafts.draftings,
         runs=runs,
         demand=demand,
         left_out=[name for name, offer in prices.items() if offer is None] if objective == "cost" else [],

@@ -15,7 +15,7 @@ from advisor.prediction.description import describe
 from advisor.prediction.engine_start import checked_start, context_note, safe_context
 from advisor.prediction.inputs import chosen_price
 from advisor.prediction.prediction import TIME_METRICS
-from advisor.prediction.speculation import SpeculationQuestion
+from advisor.prediction.speculation import SpeculationQuestion, step_error
 from advisor.prediction.speculation import speculate as speculated
 from catalog.engines.defaults import PLAIN
 from catalog.errors import InputError, Note
@@ -151,6 +151,7 @@ def estimate(
             batch=min(batch, answer.running),
             most=min(answer.max_concurrency, question.deployment.max_num_seqs or batch),
             context=input_len + output_len / 2.0,
+            step_error=step_error(answer),
         )
         answer = dataclasses.replace(answer, speculation=said)
     run = None if answer.model.images else measured_run(question.evidence.runs, answer)

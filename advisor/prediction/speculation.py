@@ -7,14 +7,16 @@ speculation was fitted.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advisor.calibration.intervals import LEVEL
 from advisor.perf_model.drafting import DraftSteps
 from catalog.errors import InputError
-from catalog.features import MOST_DRAFT_LEN, Drafting
+from catalog.features import HEADS, MOST_DRAFT_LEN, Drafting
 from catalog.names import suggestion
 from catalog.schema import require_positive
 from catalog.speculation import METHODS, Acceptance, acceptance_of, tokens_per_step
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from advisor.perf_model.cost_model import CostModel
+    from advisor.prediction.deployment_estimate import Estimate
     from catalog.features import DraftMethod
     from catalog.schema import Deployment
     from catalog.units import Array
 
-MOST_DRAFTED = 8
-"""Tokens a step that are tried where nobody says how many; published chains are no longer."""
+DRAFT_LENGTHS = (1, 2, 3, 5, 8)
+"""Tokens a step that every command tries where nobody says how many; published chains are no longer, and between two of these the gain
+is within some 2% of one of them."""
 ENDS = (0.05, 0.95)
 """Between which a rate lies with 90%."""
 SHARES = (np.arange(20) + 0.5) / 20
@@ -50,7 +54,7 @@ class DraftLength:
     speedup: float
     """Mean of the tokens a second over those without, over what is believed of the rate."""
     speedup_ends: tuple[float, float]
-    """At the ends of the rate's 90% interval; the times are taken as known."""
+    """The 90% interval: of the rate, and of a step's time, which errs as one of the estimate does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +112,7 @@ def read_method(text: str) -> tuple[DraftMethod, str | None]:
         hint = suggestion(name, METHODS, otherwise=f"known: {', '.join(METHODS[:3])}, draft:MODEL")
         raise InputError(f"there is no speculation {text!r:.40}; {hint}")
     method = METHODS[METHODS.index(name)]
-    if method != "eagle" and (method == "draft") != bool(drafter.strip()):
+    if method not in HEADS and (method == "draft") != bool(drafter.strip()):
         raise InputError(
             "a draft model is named behind a colon, such as draft:llama-3.2-1b, and a head's checkpoint, such as eagle:NAME; the other "
             "methods have none"
@@ -154,10 +158,15 @@ class SpeculationQuestion:
         """Return it with so many tokens drafted."""
         return Drafting(method=self.method, model=self.drafter or "", draft_len=draft_len)
 
-    def draftings(self, lengths: Sequence[int]) -> tuple[Drafting | None, ...]:
-        """Return what to choose from: none, and the stated number of drafted tokens, or these."""
-        tried = lengths if self.draft_len is None else (self.draft_len,)
-        return (None, *(self.drafting(length) for length in tried))
+    @property
+    def lengths(self) -> list[int]:
+        """Return the numbers of drafted tokens to choose from: the stated one, or all that are tried."""
+        return [*DRAFT_LENGTHS] if self.draft_len is None else [self.draft_len]
+
+    @property
+    def draftings(self) -> tuple[Drafting | None, ...]:
+        """Return what to choose from: none, and those with each length."""
+        return (None, *(self.drafting(length) for length in self.lengths))
 
 
 def speculate(
@@ -168,6 +177,7 @@ def speculate(
     batch: int,
     most: int,
     context: float,
+    step_error: float = 0.0,
 ) -> Speculation:
     """Return what speculation does on one deployment.
 
@@ -178,6 +188,7 @@ def speculate(
         batch: sequences at once per replica.
         most: as many as may be.
         context: tokens that a sequence attends to in the mean.
+        step_error: half the width of the 90% interval of a step's time, as a logarithm (``step_error``).
 
     Raises:
         InputError: what cannot be asked, or done with that model and engine.
@@ -186,7 +197,7 @@ def speculate(
     steps = DraftSteps.of(cost_model, deployment, asked.method, asked.drafter)
     assert asked.acceptance is None or isinstance(asked.acceptance, (int, float))
     belief = acceptance_of(asked.method, asked.acceptance)
-    lengths = [asked.draft_len] if asked.draft_len is not None else list(range(1, MOST_DRAFTED + 1))
+    lengths = asked.lengths
     plain, drafted = steps.times(np.array([float(batch)]), lengths, context)
     ends = tuple(belief.quantile(share) for share in ENDS)
     points = [
@@ -196,10 +207,7 @@ def speculate(
             tokens_per_step=tokens_per_step(belief.mean, length),
             tpot_ms=float(drafted[row, 0]) / tokens_per_step(belief.mean, length),
             speedup=float(mean_tokens(belief, length) * plain[0] / drafted[row, 0]),
-            speedup_ends=(
-                float(tokens_per_step(ends[0], length) * plain[0] / drafted[row, 0]),
-                float(tokens_per_step(ends[1], length) * plain[0] / drafted[row, 0]),
-            ),
+            speedup_ends=_speedup_ends(belief, length, float(plain[0] / drafted[row, 0]), step_error),
         )
         for row, length in enumerate(lengths)
     ]
@@ -221,6 +229,23 @@ def speculate(
         most_batch=batches[0],
         most_batch_ends=(batches[1], batches[2]),
     )
+
+
+def step_error(estimate: Estimate) -> float:
+    """Return half the width of the 90% interval of the time of a token, as a logarithm."""
+    sigma = estimate.sigmas.get("tpot_ms", 0.0)
+    return float(estimate.scales["tpot_ms"].quantile(LEVEL) * sigma) if sigma else 0.0
+
+
+def _speedup_ends(belief: Acceptance, length: int, times: float, error: float) -> tuple[float, float]:
+    """Return the interval of the speed-up; ``times``: a step's time without over that with drafts.
+
+    The rate and the time are independent, so each end is as far from the middle as the root of the sum of their squares.
+    """
+    middle = mean_tokens(belief, length)
+    low, high = (math.log(tokens_per_step(belief.quantile(share), length) / middle) for share in ENDS)
+    down, up = math.hypot(min(low, 0.0), error), math.hypot(max(high, 0.0), error)
+    return middle * times * math.exp(-down), middle * times * math.exp(up)
 
 
 def mean_tokens(belief: Acceptance, length: int) -> float:

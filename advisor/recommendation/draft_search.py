@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.perf_model.drafting import DraftSteps, cache_left
-from advisor.prediction.speculation import ENDS, SpeculationQuestion, mean_tokens, speculate
+from advisor.prediction.speculation import ENDS, SpeculationQuestion, mean_tokens, speculate, step_error
 from advisor.recommendation.certainty import point_of
 from advisor.recommendation.preference import by_worse_end
 from catalog.errors import InputError, Note
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from catalog.units import Array
     from search.study import StudyResult
 
-LENGTHS = (1, 2, 3, 5)
-"""Drafted tokens a step that are tried of every deployment and batch where nobody says how many."""
 AUTO = "auto"
 
 
@@ -48,7 +46,7 @@ class DraftGains:
 
     @property
     def lengths(self) -> list[int]:
-        return [*LENGTHS] if self.asked.draft_len is None else [self.asked.draft_len]
+        return self.asked.lengths
 
     def times(self, evaluation: Prediction) -> PhaseTimes:
         """Return times with the best number of drafted tokens: the decode steps' part of a token is shared by those of a step.
@@ -90,6 +88,7 @@ class DraftGains:
             batch=max(estimate.running, 1),
             most=max(estimate.max_concurrency, 1),
             context=estimate.input_len + estimate.output_len / 2.0,
+            step_error=step_error(estimate),
         )
         low, high = (tokens_per_step(self.belief.quantile(end), said.draft_len) for end in ENDS)
         accepted = math.log(high / low) / (2.0 * NormalDist().inv_cdf(ENDS[1]))
@@ -176,6 +175,7 @@ def with_drafts(
             batch=max(best.running, 1),
             most=max(best.max_concurrency, 1),
             context=best.input_len + best.output_len / 2.0,
+            step_error=step_error(best),
         )
         chosen = replace(plain, best=replace(best, speculation=said))
     return replace(chosen, assumptions=(*chosen.assumptions, note), next_probe="")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from advisor.prediction.option_words import lengths, limits
 from advisor.render.document import ShellCommand
 from advisor.simulator.routers import FCFS
-from catalog.features import Adapters
+from catalog.features import HEADS, Adapters
 from catalog.gpus import FABRIC
 from catalog.schema import Cluster
 
@@ -105,8 +105,8 @@ def started_words(deployment: Deployment) -> tuple[list[str], str]:
     """Return the options with which ``export`` writes a layout, and what it cannot know, to be added by hand."""
     words, drafting = [*layout_words(deployment), *adapter_words(deployment)], deployment.drafting
     added = ""
-    if drafting is not None and drafting.method == "eagle" and not drafting.model:
-        added += f"; add --speculate eagle:CHECKPOINT --draft-len {drafting.draft_len} with the head's checkpoint"
+    if drafting is not None and drafting.method in HEADS and not drafting.model:
+        added += f"; add --speculate {drafting.method}:CHECKPOINT --draft-len {drafting.draft_len} with the head's checkpoint"
     else:
         words += drafting_words(deployment)
     return words, added

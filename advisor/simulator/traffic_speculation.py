@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     Server = AggregatedServer | DisaggregatedServer
 
-LENGTHS = (1, 2, 3, 4, 6, 8)
-"""Tokens a step that are tried where nobody says how many."""
 PILOT = 2000
 """Requests that are served to compare lengths and rates."""
 HALVINGS = 6
@@ -82,7 +80,7 @@ class SpeculatedServer:
                 f"{len(traffic)} requests are too many to be served with and without drafts; simulate a part of the time (duration)"
             )
         plain = server_of(None)
-        lengths = LENGTHS if asked.draft_len is None else (asked.draft_len,)
+        lengths = asked.lengths
         servers = [server_of(asked.drafting(length)) for length in lengths]
         few = traffic.fitting(min(server.longest for server in servers))
         few = few.beginning(min(PILOT, len(few))) if few.sharing is None and few.concurrency is None else few

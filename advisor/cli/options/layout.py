@@ -258,7 +258,7 @@ class Speculative:
     """Drafted tokens, which the model verifies."""
 
     speculate: Annotated[str | None, flag("--speculate", metavar="METHOD")] = None
-    """What drafts tokens: ngram, eagle, mtp (the model's own heads) or draft:MODEL, for recommend also auto; the answer says what that gains."""
+    """What drafts tokens: ngram, eagle, eagle3, mtp (the model's own heads) or draft:MODEL, for recommend also auto; the answer says what that gains."""
     draft_len: Annotated[int | None, flag("--draft-len", metavar="N")] = None
     """Tokens drafted per step.  [default: the number that gains most]"""
     acceptance: Annotated[float | None, flag("--acceptance", metavar="SHARE", quantity=SHARE)] = None

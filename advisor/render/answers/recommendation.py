@@ -15,7 +15,7 @@ from advisor.recommendation.recommendation import candidate_row
 from advisor.render.answers.candidate_order import first_lines, order_line
 from advisor.render.answers.catalog import stored_bits
 from advisor.render.answers.pools import pool_sections
-from advisor.render.answers.speculation import decode_speculation_lines
+from advisor.render.answers.speculation import decode_speculation_lines, taken_line
 from advisor.render.document import Document, Figure, Section, ShellCommand, Table
 from advisor.render.figures.recommendation import memory_bars, trade
 from advisor.render.figures.vega import printed
@@ -226,8 +226,7 @@ def _decisive(answer: Recommendation) -> Lines:
         found = [f"the prefix cache has {share(best.hit_rate)} of the prompts' tokens, as simulated at this batch"]
         lines.append(("cache", [*found, *tier_lines(best.hit_rate, best.tier_hit_rates)]))
     if best.speculation is not None:
-        taken = "the times are with it" if best.deployment.drafting else "the times are without: none is best"
-        lines.append(("draft", [*decode_speculation_lines(best.speculation), taken]))
+        lines.append(("draft", [*decode_speculation_lines(best.speculation), taken_line(best)]))
     if best.price is not None and best.usd_per_mtok:
         hourly = best.price.usd_per_gpu_hour * best.deployment.num_gpus
         by = f"{best.price.provider}, a round figure" if best.price.illustrative else best.price.provider

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from advisor.capacity.capacity_plan import CapacityPlan
     from advisor.capacity.fleet_options import FleetOption
+    from advisor.prediction.deployment_estimate import Estimate
     from advisor.prediction.speculation import Speculation
     from advisor.simulator.traffic_speculation import TrafficSpeculation
     from catalog.features import Adapters
@@ -40,6 +41,19 @@ def decode_speculation_lines(answer: Speculation) -> Sequence[str]:
     bound = ", all that it runs at once," if answer.most_batch == answer.largest_batch else ""
     gains = f"gains up to a batch of {size(answer.most_batch)}{ends}{bound} per replica"
     return [gain, rates, f"{gains}; no run with speculation was fitted"]
+
+
+def taken_line(best: Estimate) -> str:
+    """Say whether the times of a recommendation are with drafts, and why not."""
+    if best.deployment.drafting is not None:
+        return "the times are with it"
+    assert best.speculation is not None
+    if not best.speculation.pays:
+        return "the times are without: drafts do not pay at this batch"
+    return (
+        "the times are without: by the estimate drafts gain, but with as few tokens accepted as may be they lose, and the worse end of "
+        "the intervals decides; --acceptance states a rate that is known"
+    )
 
 
 def speculation_lines(answer: TrafficSpeculation) -> Sequence[str]:

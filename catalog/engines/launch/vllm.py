@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from catalog.engines.defaults import PLAIN, compute_dtype
 from catalog.engines.launch.process import DIST_PORT, Process, model_argument, offloaded_gib, per_node, separate_servers
 from catalog.errors import InputError
+from catalog.features import HEADS
 from catalog.kv_offload import read_kv_offload
 from catalog.models.sizes import parameters
 from catalog.schema import BITS, SCALE_BITS
@@ -163,9 +164,13 @@ def speculation_words(deployment: Deployment) -> list[str]:
     drafting = deployment.drafting
     if drafting is None:
         return []
-    if drafting.method == "eagle" and not drafting.model:
-        raise InputError("an EAGLE head is a checkpoint of its own; name it, such as speculate eagle:CHECKPOINT")
+    if drafting.method in HEADS and not drafting.model:
+        raise InputError(
+            f"an EAGLE head is a checkpoint of its own; name it, such as speculate {drafting.method}:CHECKPOINT"
+        )
     method = "draft_model" if drafting.method == "draft" else drafting.method
+    if method == "eagle" and "eagle3" in drafting.model.casefold().replace("-", ""):  # as SpeculativeConfig reads names
+        method = "eagle3"
     config: dict[str, object] = {"method": method, "num_speculative_tokens": drafting.draft_len}
     if drafting.model:
         config["model"] = drafting.model

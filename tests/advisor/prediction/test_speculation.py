@@ -1,5 +1,6 @@
 """Speculation as a decision: laws, published speed-ups, and what cannot be asked."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.prediction.estimation import estimate
-from advisor.prediction.speculation import read_method
+from advisor.prediction.speculation import DRAFT_LENGTHS, SpeculationQuestion, read_method
 from advisor.render.answers.estimation import document
+from catalog.engines.launch.vllm import speculation_words
 from catalog.errors import InputError
+from catalog.features import Drafting
 from catalog.requests import read_requests
+from catalog.schema import Deployment
 from catalog.speculation import METHODS, acceptance_of, published, tokens_per_step
 
 MEASURED = Path(__file__).parents[3] / "benchmarks" / "measured"
@@ -90,7 +94,7 @@ def test_the_interval_is_that_of_the_rate():
     few, many = found.most_batch_ends
     assert (few or 0) <= found.most_batch <= many
     known = asked(acceptance=0.6)
-    assert known.best.speedup_ends == (pytest.approx(known.best.speedup),) * 2
+    assert known.best.speedup_ends[1] / known.best.speedup_ends[0] < high / low  # what is left is the step's time
 
 
 def test_heads_of_the_model_itself_are_asked_for_only_where_it_has_some():
@@ -127,3 +131,31 @@ def test_what_cannot_be_asked_is_refused(given_, message):
 def test_methods_are_read():
     assert read_method("EAGLE") == ("eagle", None)
     assert read_method("draft: llama-3.2-1b") == ("draft", "llama-3.2-1b")
+
+
+def test_a_stated_rate_leaves_the_time_of_a_step_uncertain():
+    best = asked(acceptance=1.0, draft_len=8).best
+    low, high = best.speedup_ends
+    assert low < 0.98 * best.speedup < 0.96 * high
+
+
+def test_eagle_3_is_what_eagle_is_but_for_its_name():
+    eagle, third = (asked(speculate=name) for name in ("eagle", "eagle3"))
+    assert (third.method, third.best) == ("eagle3", eagle.best)
+
+
+def test_every_command_tries_the_same_lengths():
+    question, stated = (SpeculationQuestion.read("eagle", length, None) for length in (None, 4))
+    assert [each and each.draft_len for each in question.draftings] == [None, *DRAFT_LENGTHS]
+    assert [each.draft_len for each in asked().lengths] == [*DRAFT_LENGTHS]
+    assert [each and each.draft_len for each in stated.draftings] == [None, 4]
+
+
+@pytest.mark.parametrize(
+    ("method", "checkpoint", "written"),
+    [("eagle", "x/EAGLE-LLaMA3.1", "eagle"), ("eagle", "x/EAGLE3-LLaMA3.1", "eagle3"), ("eagle3", "x/head", "eagle3")],
+)
+def test_an_export_names_the_method_that_the_checkpoint_needs(method, checkpoint, written):
+    drafting = Drafting(method=method, model=checkpoint, draft_len=3)
+    (words,) = speculation_words(Deployment(drafting=drafting))[1:]
+    assert json.loads(words)["method"] == written
