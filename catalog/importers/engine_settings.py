@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from catalog.engines.all_to_all import BACK_ENDS
 from catalog.importers.errors import UnusableRun
 
 if TYPE_CHECKING:
@@ -41,13 +42,19 @@ FORMATS = {
 
 SPECULATION = ("speculative_config", "speculative_algorithm", "speculative_model", "num_speculative_tokens")
 
+CONTEXT_DEGREES = ("decode_context_parallel_size", "dcp_size", "prefill_context_parallel_size", "attn_cp_size")
+"""vLLM's and SGLang's degrees in which the context of a request is spread over GPUs."""
+
+EXCHANGES = {"all2all_backend": BACK_ENDS["vllm"][0], "moe_a2a_backend": BACK_ENDS["sglang"][0]}
+"""vLLM's and SGLang's back end between replicas that share experts, and the default of each, with which runs are taken to be."""
+
 
 def settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that an engine's settings state; those that leave the choice to the engine ("auto", null) state
     none.
 
     Raises:
-        Unusable: speculative decoding, which runs do not record.
+        Unusable: speculative decoding, contexts spread over GPUs, or another back end between experts, which runs do not record.
 
     """
     plain = {name.lstrip("-").replace("-", "_"): value for name, value in values.items()}
@@ -55,6 +62,10 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
         raise UnusableRun("speculative decoding, which the catalog's runs do not record")
     if _true(plain.get("enable_dp_attention")):
         raise UnusableRun("data-parallel attention, which the catalog's runs do not record")
+    if any((whole(plain.get(name)) or 1) > 1 for name in CONTEXT_DEGREES):
+        raise UnusableRun("context parallelism, which the catalog's runs do not record")
+    if any(plain.get(name) not in (None, "", default) for name, default in EXCHANGES.items()):
+        raise UnusableRun("a back end of its own between experts, which the catalog's runs do not record")
     stated: dict[str, Any] = {}
     for name, field in SIZES.items():
         size = whole(plain.get(name))

@@ -741,6 +741,19 @@ def test_settings_by_the_engines_names():
     for wrong in ({"speculative_config": "{}"}, {"enable_dp_attention": True}, {"gpu_memory_utilization": "most"}):
         with pytest.raises(UnusableRun):
             settings(wrong)
+    for wrong in (
+        {"decode_context_parallel_size": "8"},
+        {"attn-cp-size": 2},
+        {"all2all_backend": "deepep_low_latency"},
+    ):
+        with pytest.raises(UnusableRun, match="which the catalog's runs do not record"):
+            settings(wrong)
+    as_usual = {
+        "decode_context_parallel_size": 1,
+        "all2all_backend": "allgather_reducescatter",
+        "moe_a2a_backend": "none",
+    }
+    assert settings(as_usual) == {}
 
 
 def test_quantised_checkpoints_are_of_their_own_format(tmp_path):
