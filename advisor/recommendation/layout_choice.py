@@ -79,8 +79,9 @@ def layouts_of(
             f"no layout of {model.name} on {cluster} has replicas that share experts; leave out all2all_backend"
         )
     degrees = valid_tp(model, most=cluster.num_gpus)
-    if dcp is not None and dcp > 1 and degrees:
-        raise InputError(f"dcp is {dcp}, but no layout on {cluster} has it: {context_problem(model, degrees[-1], dcp)}")
+    inside = [tp for tp in degrees if tp <= cluster.gpus_per_node]
+    if dcp is not None and dcp > 1 and inside:
+        raise InputError(f"dcp is {dcp}, but no layout on {cluster} has it: {context_problem(model, inside[-1], dcp)}")
     raise InputError(
         f"{model.name} has {model.num_attention_heads} attention heads and cannot be laid out on "
         f"{cluster}; tensor parallel degrees that work: {', '.join(map(str, degrees))}"

@@ -6,6 +6,7 @@ import json
 import math
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from catalog.engines.defaults import resolve
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.schema import Cluster, Deployment
+from search.parallelism import context_degrees
 
 H200 = find_gpu("H200").value
 NODE = Cluster(gpu=H200, gpus_per_node=8)
@@ -60,6 +62,30 @@ def test_what_is_not_spread_is_refused_in_a_line(model, reason):
     with pytest.raises(advisor.InputError, match=reason) as refused:
         advisor.estimate(model, "8xH200", tp=4 if "granite" in model else 8, dcp=2, **ONE)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus", "dcp", "reason"),
+    [
+        ("llama-3.1-8b", "8xH200", 2, "8 KV heads is held by 1 of 8"),
+        ("deepseek-v3", "16xH200", 16, "has to divide tp=8"),
+    ],
+)
+def test_a_degree_that_no_layout_has_is_refused_with_the_reason(model, gpus, dcp, reason):
+    with pytest.raises(advisor.InputError, match=reason):
+        advisor.recommend(model, gpus, dcp=dcp)
+
+
+def test_long_contexts_bring_the_largest_degree_into_the_search():
+    """Nothing is spread in the search for short requests; a stated degree is that of all layouts."""
+    degrees = partial(context_degrees, LATENT, 8, supported=True)
+    assert degrees(stated=None, length=8191) == (1,)
+    assert set(degrees(stated=None, length=8192)) == {1, 8}
+    assert degrees(stated=4, length=1) == (4,)
+    assert context_degrees(LATENT, 8, stated=None, length=8192, supported=False) == (1,)
+    found = advisor.recommend("deepseek-v3", "8xH200", input_len=32768, output_len=512, confidence=0.5)
+    assert found.best.deployment.dcp == 8
+    assert "--decode-context-parallel-size 8" in " ".join(found.command)
 
 
 @pytest.mark.parametrize("engine", ["sglang", "tensorrt-llm"])
