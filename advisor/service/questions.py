@@ -137,6 +137,8 @@ class Estimated(BaseModel):
     pp: Degree = 1
     dp: Degree = 1
     ep: Degree = 1
+    dcp: Degree = 1
+    all2all_backend: str = Field("", max_length=60)
     engine: Name = "vllm"
     dtype: Name = "auto"
     kv_dtype: Name = "auto"
@@ -154,6 +156,8 @@ class Simulate(ClassedFields):
     pp: Degree = 1
     dp: Degree = 1
     ep: Degree = 1
+    dcp: Degree = 1
+    all2all_backend: str = Field("", max_length=60)
     dtype: Name = "auto"
     draws: int = Field(4, ge=0, le=8, description="simulations again for intervals")
     engine: Name = "vllm"
@@ -188,7 +192,7 @@ def _with_classes(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _simulate(rate: Any = None, **asked: Any) -> Any:
-    knobs = {name: asked.pop(name) for name in ("tp", "pp", "dp", "ep", "dtype", "engine")}
+    knobs = {name: asked.pop(name) for name in ("tp", "pp", "dp", "ep", "dcp", "all2all_backend", "dtype", "engine")}
     stated, often = _often(rate, asked.get("classes", ()))
     if often * asked["duration_s"] > MOST_REQUESTS:
         raise InputError(

@@ -96,6 +96,14 @@ def test_a_large_body_is_refused_whatever_its_header_says(client):
     assert client.post("/v1/recommend", content=pieces()).status_code == 413
 
 
+def test_layouts_are_stated_as_in_the_library(client):
+    asked = {"model": "deepseek-v3", "gpus": "8xH200", "batch": 4}
+    spread = client.post("/v1/estimate", json={**asked, "tp": 8, "dcp": 8}).json()
+    assert spread["deployment"]["dcp"] == 8
+    sent = client.post("/v1/estimate", json={**asked, "dp": 8, "ep": 8, "all2all_backend": "deepep_low_latency"}).json()
+    assert sent["deployment"]["all2all_backend"] == "deepep_low_latency"
+
+
 def test_other_names_are_not_served(client):
     assert client.get("/health", headers={"host": "evil.example"}).status_code == 400
     assert client.get("/health").status_code == 200
