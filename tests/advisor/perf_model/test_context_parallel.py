@@ -83,9 +83,12 @@ def test_long_contexts_bring_the_largest_degree_into_the_search():
     assert set(degrees(stated=None, length=8192)) == {1, 8}
     assert degrees(stated=4, length=1) == (4,)
     assert context_degrees(LATENT, 8, stated=None, length=8192, supported=False) == (1,)
-    found = advisor.recommend("deepseek-v3", "8xH200", input_len=32768, output_len=512, confidence=0.5)
-    assert found.best.deployment.dcp == 8
-    assert "--decode-context-parallel-size 8" in " ".join(found.command)
+    question = {"input_len": 32768, "output_len": 512, "confidence": 0.5, "top": 40}
+    found = advisor.recommend("deepseek-v3", "8xH200", **question)
+    assert {estimate.deployment.dcp for estimate in found.candidates} >= {1, 8}
+    stated = advisor.recommend("deepseek-v3", "8xH200", dcp=8, **question)
+    assert {estimate.deployment.dcp for estimate in stated.candidates} == {8}
+    assert "--decode-context-parallel-size 8" in " ".join(stated.command)
 
 
 @pytest.mark.parametrize("engine", ["sglang", "tensorrt-llm"])
