@@ -81,6 +81,7 @@ EXAMPLES = {
     "--model": "--model llama-13b",
     "--gpus": "--gpus 4xA100",
     "--batch": "--batch 32 (sequences at once per replica)",
+    "--prometheus": "--prometheus http://prometheus:9090 (the server that scrapes the engines)",
     "train --batch": "--batch 256 (sequences of a step, over all replicas)",
 }
 """What a missing option may be, of one command alone where it is named."""

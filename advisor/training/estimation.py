@@ -146,7 +146,7 @@ def recommend_training(
     frameworks = [find_framework(name) for name in _frameworks(framework, stated)]
     resolved, cluster = read_model(model), read_cluster(gpus, set_gpu)
     length = _length(resolved.value, sequence_length)
-    notes = [*resolved.notes, *cluster.notes]
+    notes = [*resolved.notes, *cluster.notes, *_left_out(resolved.value)]
     if sequence_length is None:
         notes.append(Note(f"sequences of {length} tokens; --seq-len says otherwise"))
     gpu = cluster.value.gpu
@@ -331,6 +331,14 @@ def step_sigma(task: TrainingTask, layout: TrainingLayouts) -> float:
         _provenance(task)
     ]
     return float(np.hypot(np.sqrt(slope @ fit.covariance @ slope), beyond))
+
+
+def _left_out(model: Model) -> list[Note]:
+    """Say what of a model with encoders is not trained."""
+    if not model.encoder_parameters:
+        return []
+    size = f"{model.encoder_parameters / 1e6:.0f} M parameters"
+    return [Note(f"the encoder of its images, {size}, is left out: the language model is trained, on text", "warning")]
 
 
 def _provenance(task: TrainingTask) -> Literal["calibrated", "transferred", "analytic"]:

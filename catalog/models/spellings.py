@@ -50,6 +50,10 @@ Qwen3.5) and those that LLM Compressor's scheme FP8_BLOCK names."""
 TAIL = re.compile(rf"^(.+?)[-_.:](?:{'|'.join(f'({pattern})' for pattern, _, _ in FORMATS)})$", re.IGNORECASE)
 
 
+TUNED = frozenset({"instruct", "it", "chat"})
+"""Words that end the name of the one model of a kind that there is."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """What a spelling is read as."""
@@ -60,7 +64,7 @@ class Reading:
     mixture: str = ""
     """Of a GGUF file, the part of its name that says which."""
     guessed: bool = False
-    """It is a beginning or has a typing error: no id of a checkpoint."""
+    """It is a beginning, of more than the word for what a model was tuned to, or has a typing error: no id of a checkpoint."""
 
 
 def read_spelling(name: str, meanings: Mapping[str, Meaning]) -> Reading | None:
@@ -92,7 +96,8 @@ def read_spelling(name: str, meanings: Mapping[str, Meaning]) -> Reading | None:
     begun = {meaning.name: meaning for spelling, meaning in meanings.items() if spelling.startswith(typed)}
     entries = {meaning.entry for meaning in begun.values()}
     if len(entries) == 1:
-        return Reading(meaning=next(iter(begun.values())), guessed=True)
+        rests = {spelling.removeprefix(typed) for spelling in meanings if spelling.startswith(typed)}
+        return Reading(meaning=next(iter(begun.values())), guessed=not rests <= TUNED)
     if begun:  # "qwen3-235b": the name that all others go on from
         first = min((spelling for spelling in meanings if spelling.startswith(typed)), key=len)
         rooted = all(squash(name.rpartition("/")[2]).startswith(first) for name in begun)

@@ -332,3 +332,12 @@ def test_wrong_input_is_answered_in_one_line(question, message):
     with pytest.raises(advisor.InputError, match=message) as raised:
         advisor.estimate_training("gpt-3-175b", "64xA100", **question)
     assert "\n" not in str(raised.value)
+
+
+def test_an_encoder_that_is_left_out_is_said():
+    answer = advisor.recommend_training("qwen2.5-vl-7b", "8xH200", batch=64)
+    (warning,) = (note.text for note in answer.notes if note.kind == "warning")
+    assert "encoder of its images, 677 M parameters, is left out" in warning
+    assert not any(
+        "encoder" in note.text for note in advisor.recommend_training("llama-3.1-8b", "8xH200", batch=64).notes
+    )

@@ -135,3 +135,8 @@ def test_a_guess_is_a_warning_and_a_name_is_none():
     """Every answer shows warnings; a model that was guessed from a slip would else be answered for unseen."""
     assert [note.kind for note in find_model("lama-13b").notes] == ["warning"]
     assert all(note.kind == "note" for note in find_model("llama-13b").notes)
+
+
+def test_a_name_without_the_word_for_its_tuning_is_no_guess():
+    (note,) = find_model("qwen2.5-vl-7b").notes
+    assert (note.kind, "Qwen/Qwen2.5-VL-7B-Instruct" in note.text) == ("note", True)
