@@ -1,8 +1,9 @@
 """Prompts and outputs on GPUs of their own: one pool prefills, hands the KV cache over a link, and another decodes.
 
-The prefill pool gives the first token (as vLLM's and DistServe's do: Zhong et al., OSDI 2024); the cache of the whole prompt
-is sent once that has been computed, one request after the other on each replica's links; then the request waits for the
-decode pool as any request waits, its prompt's cache already there. Nothing of this was measured.
+The cache of the whole prompt is sent once that has been computed, one request after the other on each replica's links; then the request waits
+for the decode pool as any request waits, its prompt's cache already there. Answers are streamed by the pool that decodes, so the first
+token comes from its first step, which computes the prompt's last token once more (vLLM 0.33: v1/core/sched/scheduler.py
+``_update_waiting_for_remote_kv``; DistServe's pool for prompts sends it itself: Zhong et al., OSDI 2024). Nothing of this was measured.
 """
 
 from __future__ import annotations
@@ -63,42 +64,26 @@ def serve_apart(traffic: Arrivals, prefill: ServerPool, decode: ServerPool, link
     Curves over time, blocks and replicas are those of the decode pool.
     """
     first = serve(_prompts(traffic), prefill.times, prefill.scheduler)
-    several = np.flatnonzero(traffic.output_len > 1)
-    done = (first.arrival_s + 1e-3 * first.ttft_ms)[several]
-    ready = link.sent_s(done, traffic.input_len[several].astype(float), first.replica[several])
+    done = first.arrival_s + 1e-3 * first.ttft_ms
+    ready = link.sent_s(done, traffic.input_len.astype(float), first.replica)
     order = np.argsort(ready, kind="stable")
-    several, ready = several[order], ready[order]
-    n = len(traffic)
-    if not len(several):
-        return replace(first, output_len=traffic.output_len)
-    later = serve(
-        replace(_outputs(traffic, several), arrival_s=ready, duration_s=traffic.duration_s),
-        decode.times,
-        decode.scheduler,
-    )
-    begun = traffic.arrival_s[several]
-    e2e, longest = first.e2e_ms.copy(), np.zeros(n)
-    e2e[several] = later.e2e_ms + 1e3 * (ready - begun)
-    # The second token is the decode pool's first, and its gap holds the hand-over.
-    hand_over = later.ttft_ms + 1e3 * (ready - begun) - first.ttft_ms[several]
-    longest[several] = np.maximum(hand_over, later.longest_itl_ms)
-    preemptions, replica = first.preemptions.copy(), first.replica.copy()
-    preemptions[several] += later.preemptions
-    replica[several] = later.replica
+    later = serve(_outputs(traffic, order, ready), decode.times, decode.scheduler)
+    back = np.argsort(order, kind="stable")
+    before = 1e3 * (ready - first.arrival_s)
     return RequestResults(
         arrival_s=first.arrival_s,
         input_len=traffic.input_len,
         output_len=traffic.output_len,
         cached=first.cached,
-        ttft_ms=first.ttft_ms,
-        e2e_ms=e2e,
-        longest_itl_ms=longest,
-        preemptions=preemptions,
-        replica=replica,
+        ttft_ms=before + later.ttft_ms[back],
+        e2e_ms=before + later.e2e_ms[back],
+        longest_itl_ms=later.longest_itl_ms[back],
+        preemptions=first.preemptions + later.preemptions[back],
+        replica=later.replica[back],
         loaded=first.loaded,
-        counted=np.ones(n, dtype=bool),
-        gaps=later.gaps + gap_histogram(hand_over),
-        bins=_with_first_tokens(later, first),
+        counted=np.ones(len(traffic), dtype=bool),
+        gaps=later.gaps,
+        bins=_with_prompts(later, first),
         bin_s=later.bin_s,
         steps=first.steps + later.steps,
         end_s=max(first.end_s, later.end_s),
@@ -113,14 +98,13 @@ def saturation_apart(
     """Return requests a second that the slowest of prefill, links and decode completes when there are always more
     waiting; ``hit_rate``: of the caches of the replicas for prompts, see ``saturation_rate``.
     """
-    several = np.flatnonzero(traffic.output_len > 1)
-    share = len(several) / len(traffic)
-    rates = [saturation_rate(_prompts(traffic), prefill.times, prefill.scheduler, hit_rate)]
-    if share:
-        rates.append(saturation_rate(_outputs(traffic, several), decode.times, decode.scheduler) / share)
-        sending_s = 1e-3 * link.ms_per_token * float(traffic.input_len[several].mean())
-        if sending_s > 0:
-            rates.append(prefill.scheduler.replicas / sending_s / share)
+    rates = [
+        saturation_rate(_prompts(traffic), prefill.times, prefill.scheduler, hit_rate),
+        saturation_rate(_outputs(traffic, np.arange(len(traffic))), decode.times, decode.scheduler),
+    ]
+    sending_s = 1e-3 * link.ms_per_token * float(traffic.input_len.mean())
+    if sending_s > 0:
+        rates.append(prefill.scheduler.replicas / sending_s)
     return min(rates)
 
 
@@ -129,29 +113,22 @@ def _prompts(traffic: Arrivals) -> Arrivals:
     return replace(traffic, output_len=np.ones_like(traffic.output_len))
 
 
-def _outputs(traffic: Arrivals, several: NDArray[np.intp]) -> Arrivals:
-    """Return those with more than one token as the decode pool sees them: the first is part of what they come with."""
+def _outputs(traffic: Arrivals, order: NDArray[np.intp], ready_s: Array | None = None) -> Arrivals:
+    """Return the requests as the decode pool sees them, in the order in which they are ``ready_s``, in seconds; None: as they come."""
+    arrival = traffic.arrival_s if ready_s is None else ready_s
     return replace(
         traffic,
-        arrival_s=traffic.arrival_s[several],
-        input_len=traffic.input_len[several] + 1,
-        output_len=traffic.output_len[several] - 1,
+        arrival_s=arrival[order],
+        input_len=traffic.input_len[order],
+        output_len=traffic.output_len[order],
         sharing=None,
     )
 
 
-def gap_histogram(gaps_ms: Array) -> NDArray[np.int64]:
-    """Count the gaps in the bins that the scheduler's loop counts its own in."""
-    from advisor.simulator.loop_totals import GAP_BINS, GAPS_PER_E, LEAST_GAP_S  # brings numba
-
-    place = np.log(np.maximum(1e-3 * gaps_ms, LEAST_GAP_S) / LEAST_GAP_S) * GAPS_PER_E
-    return np.bincount(np.clip(place, 0, GAP_BINS - 1).astype(np.int64), minlength=GAP_BINS).astype(np.int64)
-
-
-def _with_first_tokens(later: RequestResults, first: RequestResults) -> Array:
-    """Add the prefill pool's tokens, preemptions and queue to the decode pool's curves, shape (BINS + 1, columns)."""
+def _with_prompts(later: RequestResults, first: RequestResults) -> Array:
+    """Add the prefill pool's preemptions and queue to the decode pool's curves, shape (BINS + 1, columns)."""
     bins = later.bins.copy()
     busy = np.maximum(first.bins[:, 0], 1e-12)
     bins[:, 2] += first.bins[:, 2] / busy * bins[:, 0]
-    bins[:, 4:] += first.bins[:, 4:]
+    bins[:, 5:] += first.bins[:, 5:]
     return bins

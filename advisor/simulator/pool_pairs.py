@@ -1,8 +1,8 @@
 """Fleets with a pool for prompts and another for outputs, of layouts and GPUs of their own: which pairs are worth simulating.
 
-A first token comes from the pool for prompts alone, and the times between the others from the pool that decodes. So each pool is sized by
-itself, with the limit that is its own, and the cheapest layouts on each kind of GPU make the pairs, with a replica more on either side;
-what a pair as a whole meets is simulated like any other fleet.
+A first token waits for the pool for prompts most of all, and the times between the others are those of the pool that decodes. So each pool is
+sized by itself, with the limit that is its own, and the cheapest layouts on each kind of GPU make the pairs, with a replica more on
+either side; what a pair as a whole meets is simulated like any other fleet.
 """
 
 from __future__ import annotations

@@ -65,11 +65,7 @@ def _met(pools: LoadedFleet) -> str:
         f"{METRIC_NAMES[name]} {duration(value, pools.intervals.get(name))}" for name, value in pools.latencies.items()
     ]
     carried = f"{short(pools.rate)} {span(*pools.rate_interval)} requests/s"
-    handed = (
-        ""
-        if pools.kv_transfer_ms is None
-        else f"; the first token is the prompts' pool's, then its KV cache takes {duration(pools.kv_transfer_ms)}"
-    )
+    handed = "" if pools.kv_transfer_ms is None else f"; of TTFT the KV cache takes {duration(pools.kv_transfer_ms)}"
     return f"with pools {carried}, {', '.join(met)}{handed}"
 
 
