@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from advisor.calibration.intervals import LEVEL
+from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.simulator.disaggregated_server import DisaggregatedServer
 from advisor.simulator.pool_pairs import Pool, joined, part_sizings, parts_of, plain_server
 from advisor.simulator.replica_sizing import HALVINGS, ReplicaSizing
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from advisor.simulator.replica_sizing import TrafficSpec
     from catalog.schema import Deployment
 
+Split: TypeAlias = "tuple[tuple[Pool, int], tuple[Pool, int]]"
+"""Replicas of both pools."""
 SIMULATED = 5
 """Splits that are simulated whole, of those that could carry most."""
 GOALS = ("throughput_per_gpu", "throughput", "cost")
@@ -72,6 +75,8 @@ class PoolComparison:
     """Without pools; None where none keeps the limits."""
     gain: float | None = None
     """How many times as much pools carry for what counts (a GPU, all of them, a dollar); None where one of both is missing."""
+    bare_gain: float | None = None
+    """The same by the bare estimate, with splits of its own; None without limits, where that is all there is, or where one is missing."""
     splits: int
     """That there are, of which the best by their pools alone were simulated whole."""
     concurrency: int | None = None
@@ -103,8 +108,7 @@ class SplitSearch:
 
     def best(self) -> PoolComparison:
         """Search the splits and the deployments without pools."""
-        splits = self._splits()
-        tried = [fleet for fleet in map(self._fleet, splits[:SIMULATED]) if fleet is not None]
+        splits, tried = self._tried()
         warning = next(
             (fleet.engine.warning.text for fleet in tried if isinstance(fleet.engine, DisaggregatedServer)), ""
         )
@@ -113,10 +117,27 @@ class SplitSearch:
             pools=pools,
             together=together,
             gain=None if pools is None or together is None else worth / other,
+            bare_gain=self._bare_gain(),
             splits=len(splits),
             concurrency=self.concurrency,
             link=warning,
         )
+
+    def _tried(self) -> tuple[list[Split], list[ReplicaSizing]]:
+        """Return the splits, and those of them that are simulated whole."""
+        splits = self._splits()
+        return splits, [fleet for fleet in map(self._fleet, splits[:SIMULATED]) if fleet is not None]
+
+    def _bare_gain(self) -> float | None:
+        """Return how many times as much pools carry by the bare estimate."""
+        if not self.demand.slo.limits or self.demand.confidence == BARE_ESTIMATE:
+            return None
+        bare = replace(self, demand=replace(self.demand, confidence=BARE_ESTIMATE))
+        most = [
+            max((bare._worth(bare._rate(fleet), fleet.engine.gpu_counts) for fleet in fleets), default=0.0)  # noqa: SLF001  its own kind
+            for fleets in (bare._tried()[1], list(bare._without()))  # noqa: SLF001  likewise
+        ]
+        return most[0] / most[1] if min(most) > 0.0 else None
 
     def _without(self) -> Iterator[ReplicaSizing]:
         """Yield every layout without pools, with as many replicas as there are GPUs of its kind for; where the load is given, with any
@@ -133,7 +154,7 @@ class SplitSearch:
                         many = engine.multiplied(replicas).on_nodes(nodes)
                         yield ReplicaSizing(cluster=layout.cluster, engine=many, demand=self.demand, most=1)
 
-    def _splits(self) -> list[tuple[tuple[Pool, int], tuple[Pool, int]]]:
+    def _splits(self) -> list[Split]:
         """Return the splits, first those that could carry most by what each pool carries by itself."""
         prompts, outputs = parts_of(self.demand)
         carried = [
@@ -181,7 +202,7 @@ class SplitSearch:
             (self.usd_per_gpu_hour[name] or 0.0) * count for counts in gpus for name, count in counts.items()
         )
 
-    def _fleet(self, split: tuple[tuple[Pool, int], tuple[Pool, int]]) -> ReplicaSizing | None:
+    def _fleet(self, split: Split) -> ReplicaSizing | None:
         """Return both pools as one fleet; None where one of both GPUs lacks a format."""
         try:
             engine = joined(*split, self.link_gbps)

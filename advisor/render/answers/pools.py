@@ -50,13 +50,17 @@ def verdict(comparison: PoolComparison, answer: Recommendation) -> str:
     """Say in a line whether pools pay."""
     gain, pools = comparison.gain, comparison.pools
     limits = f"the limits with {share(answer.confidence)} confidence"
+    bare = "" if comparison.bare_gain is None else f"; by the bare estimate {comparison.bare_gain:.2f} times"
     if pools is None:
-        return f"do not pay: no split keeps {limits}"
+        return f"do not pay: no split keeps {limits}{bare}"
     if gain is None:
         return f"pay: nothing without them keeps {limits}"
     unsure = "; no such pools were measured, and the intervals overlap" if comparison.overlap else ""
+    sure = "" if comparison.bare_gain is None else f" with {share(answer.confidence)} confidence"
     pays = "pay" if gain > 1.0 else "do not pay"
-    return f"{pays}: {gain:.2f} times {COUNTS[answer.objective]} of the best deployment without them{unsure}"
+    return (
+        f"{pays}: {gain:.2f} times {COUNTS[answer.objective]} of the best deployment without them{sure}{bare}{unsure}"
+    )
 
 
 def _met(pools: LoadedFleet) -> str:
