@@ -20,7 +20,7 @@ from advisor.prediction.estimation import estimate
 from advisor.technology.exploration import explore
 from advisor.training.fitting import left_out, pretraining
 from advisor.validation.cpu import LARGE_GPUS, LARGE_MODEL, LARGE_MS
-from advisor.validation.published_claims import layer_split_claims, small_gpu_claims
+from advisor.validation.published_claims import WIDEST, layer_split_claims, small_gpu_claims
 from advisor.validation.training import comparisons, memory_errors
 from catalog.errors import InputError
 from catalog.training import training_runs
@@ -28,7 +28,7 @@ from catalog.training import training_runs
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-AGREES, DIFFERS = "agrees", "differs"
+VERDICTS = {True: "agrees", False: "differs", None: "not answered"}
 LEAST_ERROR = 1e-3
 """An error below this counts as this in a geometric mean, which a single hit would make 0."""
 
@@ -40,7 +40,8 @@ class Finding:
     work: str
     theirs: str
     ours: str
-    agrees: bool
+    agrees: bool | None
+    """None: what we say of it is too uncertain to tell."""
     why: str = ""
     """Why it differs, or what it stands on."""
 
@@ -90,7 +91,11 @@ def claims() -> Iterator[Finding]:
         ("run.ai 2024", small_gpu_claims(surrogate)),
     ):
         for claim in checked:
-            yield Finding(work=work, theirs=claim.text, ours=claim.detail, agrees=claim.holds)
+            unknown = claim.holds is None
+            why = (
+                f"no run of this engine on this GPU, and intervals wider than a factor of {WIDEST:g}" if unknown else ""
+            )
+            yield Finding(work=work, theirs=claim.text, ours=claim.detail, agrees=claim.holds, why=why)
 
 
 def training() -> Iterator[Finding]:
@@ -185,9 +190,7 @@ def page(everything: Sequence[Finding]) -> str:
     for work, title in WORKS.items():
         lines += ["", f"## {work}: {title}", "", "| theirs | ours | | why |", "| --- | --- | --- | --- |"]
         lines += [
-            f"| {each.theirs} | {each.ours} | {AGREES if each.agrees else DIFFERS} | {each.why} |".replace(
-                "|  |", "| |"
-            )
+            f"| {each.theirs} | {each.ours} | {VERDICTS[each.agrees]} | {each.why} |".replace("|  |", "| |")
             for each in everything
             if each.work == work
         ]

@@ -21,6 +21,8 @@ from catalog.models.find import find_model
 from catalog.runs import read_runs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from advisor.calibration.surrogate import Surrogate
     from advisor.validation.prediction_errors import Check
     from catalog.schema import Measurement
@@ -28,12 +30,17 @@ if TYPE_CHECKING:
 LAYER_SPLIT_TABLE = Path(__file__).parents[2] / "catalog" / "data" / "reports" / "layer_split_a100.csv"
 
 
+WIDEST = 30.0
+"""A prediction whose interval reaches beyond this factor of it, up or down, says nothing: it is not known."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedClaim:
     """Something that must come out, and whether it does."""
 
     text: str
-    holds: bool
+    holds: bool | None
+    """None: it is not answered, for what it is about is not known."""
     detail: str
 
 
@@ -47,6 +54,11 @@ def layer_split_checks(surrogate: Surrogate) -> list[Check]:
     return [shipped_check(error, surrogate) for error in errors_of(group_runs(layer_split_runs()), surrogate.marginal)]
 
 
+def is_known(check: Check) -> bool:
+    """Return whether the interval of a prediction is narrow enough to say something."""
+    return check.low * WIDEST >= check.predicted and check.high <= check.predicted * WIDEST
+
+
 def layer_split_claims(surrogate: Surrogate) -> list[PublishedClaim]:
     """Judge whether tensor parallel is above layer split in every comparable cell, and rises with GPUs."""
     cells = {(check.run.model, check.run.tp, check.run.pp): check for check in layer_split_checks(surrogate)}
@@ -58,24 +70,33 @@ def layer_split_claims(surrogate: Surrogate) -> list[PublishedClaim]:
     def shown(key: tuple[str, int, int]) -> str:
         check, (model, tp, pp) = cells[key], key
         kind = f"TP{tp}" if pp == 1 else f"layer split {pp}"
-        interval = f"{check.predicted:.0f} ({check.low:.0f}-{check.high:.0f})"
-        return f"{model.split('/')[1]} {kind}: measured {check.measured:.0f}, predicted {interval}"
+        interval = f"predicted {check.predicted:.0f} ({check.low:.0f}-{check.high:.0f})"
+        return f"{model.split('/')[1]} {kind}: measured {check.measured:.0f}, {interval if is_known(check) else 'not known'}"
+
+    def answered(keys: Iterable[tuple[str, int, int]], holds: bool) -> bool | None:
+        return holds if all(is_known(cells[key]) for key in keys) else None
+
+    grown = [(m, n, 1) for m in models for n in (1, 2, 4) if (m, n, 1) in cells]
 
     return [
         PublishedClaim(
             text="A100, plain PyTorch: tensor parallel above layer split in every comparable cell",
-            holds=all(predicted[m, n, 1] > predicted[m, 1, n] for m, n in pairs),
+            holds=answered(cells, all(predicted[m, n, 1] > predicted[m, 1, n] for m, n in pairs)),
             detail=f"tok/s; {'; '.join(shown(key) for key in cells)}",
         ),
         PublishedClaim(
             text="A100, plain PyTorch: tensor parallel rises with GPUs",
-            holds=all(all(a < b for a, b in itertools.pairwise(values)) for values in rising),
+            holds=answered(grown, all(a < b for values in rising for a, b in itertools.pairwise(values))),
             detail="; ".join(
-                f"{m.split('/')[1]} {', '.join(f'{value:.0f}' for value in values)} tok/s"
-                for m, values in zip(models, rising, strict=True)
+                f"{m.split('/')[1]} {', '.join(_shown(cells[m, n, 1]) for n in (1, 2, 4) if (m, n, 1) in cells)} tok/s"
+                for m in models
             ),
         ),
     ]
+
+
+def _shown(check: Check) -> str:
+    return f"{check.predicted:.0f}" if is_known(check) else "not known"
 
 
 SMALL_GPU_LAYOUTS = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4), (2, 2))

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 MOST_OUTSIDE = 20
 LOOP_KEYS = ("split", "engine", "gpu", "experts", "format", "metric")
 LOOP_METRICS = ("tpot_ms", "output_tok_s")
+VERDICTS = {True: "holds", False: "FAILS", None: "unknown"}
+"""How a claim comes out; None: what we say of it is too uncertain to tell."""
 
 
 def document(answer: Validation, *, wide: bool = False, by: Sequence[str] = USUAL) -> Document:
     """Return the whole judgement; ``wide`` lists every check outside its interval, ``by`` groups the errors."""
-    sections = [
-        Section(lines=[("holds" if claim.holds else "FAILS", [claim.text, claim.detail]) for claim in answer.claims])
-    ]
+    sections = [Section(lines=[(VERDICTS[claim.holds], [claim.text, claim.detail]) for claim in answer.claims])]
     summary, rankings, outside = answer.summary(by), answer.rankings(), answer.outside()
     if summary:
         sections.append(Section(title="Errors", table=Table(columns=summary_columns(summary))))
