@@ -11,7 +11,7 @@ from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.energy import POWER
 from advisor.perf_model.memory.dispatch import memory
 from advisor.prediction.evidence import Evidence
-from advisor.prediction.inputs import read_cluster
+from advisor.prediction.inputs import chosen_price, read_cluster
 from advisor.recommendation.layout_choice import checked_degree
 from advisor.simulator.pool_pairs import PoolGpus, PoolTerms
 from advisor.simulator.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
@@ -19,6 +19,7 @@ from advisor.simulator.server import AggregatedServer
 from catalog.engines import find_engine, resolve
 from catalog.errors import InputError, NoRoomError, Note
 from catalog.gpus import counted_in
+from catalog.prices import no_price
 from catalog.schema import Cluster, Deployment, Model
 from search.parallelism import context_degrees, parallelisms
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from advisor.prediction.evidence import Runs
     from catalog.features import Drafting
+    from catalog.schema import Price
     from search.parallelism import Parallelism
 
 
@@ -192,3 +194,34 @@ def check_energy(gpus: Sequence[str]) -> None:
             f"the energy of {' and '.join(unknown)} was not measured, that of {', '.join(POWER)} was; name those only, or plan "
             "for cost or gpus"
         )
+
+
+def prices_of(
+    kinds: Sequence[GpuKind], stated: Mapping[str, float], objective: str, *, illustrative: bool
+) -> dict[str, Price | None]:
+    """Return the price of every kind of GPU by its name; None where there is none.
+
+    Raises:
+        InputError: none has a price and the objective is cost, or none has a measured energy and that is the objective.
+
+    """
+    names = [cluster.gpu.name for cluster, _, _ in kinds]
+    if objective == "energy":
+        check_energy(names)
+    prices = {name: chosen_price(name, stated.get(name, stated.get("")), illustrative=illustrative) for name in names}
+    if objective == "cost" and not any(prices.values()):
+        raise InputError(no_price(*names))
+    return prices
+
+
+def check_fleets(
+    model: Model, kinds: Sequence[GpuKind], fleets: Sequence[ReplicaSizing], objective: str, spares: int
+) -> None:
+    """Raise ``InputError`` where no layout holds the model, or none has a measured energy and that is the objective."""
+    if not fleets:
+        raise InputError(
+            f"{model.name} fits none of {', '.join(cluster.gpu.name for cluster, _, _ in kinds)} within a node; "
+            f"name GPUs with more memory, more of them{', fewer spares' if spares else ''} or a smaller dtype"
+        )
+    if objective == "energy" and all(fleet.power is None for fleet in fleets):
+        raise InputError("energy was measured with 16-bit weights only; leave out dtype, or plan for cost or gpus")

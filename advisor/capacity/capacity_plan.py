@@ -11,10 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from advisor.calibration.intervals import LEVEL
-from advisor.capacity.candidates import Layouts, check_energy, kinds_of
+from advisor.capacity.candidates import Layouts, check_fleets, kinds_of, prices_of
 from advisor.capacity.fleet_choice import FleetChoice
 from advisor.capacity.fleet_options import CapacityQuestion, Change, FleetOption, row
 from advisor.capacity.information import WORTHLESS, MeasurementValue, measurement_values
+from advisor.capacity.plan_notes import price_notes, traffic_notes
 from advisor.capacity.planned_traffic import demand_at_rate, offered_requests, with_rate
 from advisor.capacity.relaxation import Shortfall
 from advisor.prediction.inputs import (
@@ -22,27 +23,22 @@ from advisor.prediction.inputs import (
     CONFIDENCE,
     check_confidence,
     check_lengths,
-    chosen_price,
     plain_fields,
     prices_by_gpu,
     read_model,
 )
 from advisor.prediction.presentation import Presented
 from advisor.prediction.speculation import SpeculationQuestion
-from advisor.simulator.cache_tiers import UNUSED
 from advisor.simulator.conversations import Conversations
-from advisor.simulator.pool_pairs import PoolTerms
-from advisor.simulator.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
+from advisor.simulator.pool_pairs import PoolTerms, check_planned_pools
+from advisor.simulator.replica_sizing import MOST_REPLICAS, TrafficSpec
 from advisor.simulator.routers import FCFS
 from advisor.simulator.scheduler import FRONT_END_MS
-from advisor.simulator.server import AggregatedServer
 from advisor.simulator.serving import check_serving
-from advisor.simulator.slot_shortage import slot_notes
 from advisor.simulator.traffic_question import TrafficQuestion
 from catalog.errors import InputError, Note
 from catalog.features import IF_STATED
-from catalog.prices import no_price
-from catalog.schema import STATED, Cluster, Deployment, Model, Slo, Workload, require_positive
+from catalog.schema import Cluster, Deployment, Model, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -60,7 +56,6 @@ if TYPE_CHECKING:
     from advisor.simulator.class_mix import ClassMix
     from advisor.simulator.routers import Router, SchedulingPolicy
     from advisor.simulator.trace_files import TraceFile
-    from catalog.schema import Price
 
 OBJECTIVES = ("cost", "gpus", "energy")
 
@@ -112,6 +107,11 @@ class CapacityPlan(Presented):
     notes: tuple[Note, ...]
     question_changes: tuple[Relaxation, ...] = field(default=(), repr=False, compare=False)
     """``relaxations`` as the keywords of ``plan`` have them."""
+
+    def with_worth(self, values: Iterable[MeasurementValue]) -> CapacityPlan:
+        """Return it with what measuring each of the best layouts is worth."""
+        ordered = tuple(sorted(values, key=lambda value: -value.usd_per_month))
+        return replace(self, measurements=ordered, notes=self.notes if ordered else (*self.notes, WORTHLESS))
 
     def to_frame(self) -> pd.DataFrame:
         """Return the options as a table, one row each."""
@@ -236,12 +236,9 @@ def plan(
     stated = TrafficQuestion.read(
         workload, slo, flags, common, rate=rate, spread=spread, prefix_hit_rate=prefix_hit_rate, classes=classes
     )
-    if kv_link_gbps is not None and not disaggregate:
-        raise InputError("kv_link_gbps is of the link between two pools; add disaggregate, or leave it out")
     asked_model, stated = stated.of_model(resolved.value, trace or sessions)
     check_serving(stated.slo, router, stated.prefix_hit_rate, front_end_ms, draws)
-    if disaggregate and base.kv_offload:
-        raise InputError("pools for prompts are not planned with kv_offload; leave one out")
+    check_planned_pools(base, kv_link_gbps, disaggregate=disaggregate)
     confidence = (CONFIDENCE if draws else BARE_ESTIMATE) if confidence is None else confidence
     _check(stated, objective, confidence, headroom, spares, base, draws, top)
     longest = base.max_model_len or asked_model.max_position_embeddings
@@ -249,25 +246,14 @@ def plan(
     asked, rate = with_rate(stated.workload, offered)
     for lengths in (asked,) if stated.mix is None or offered is not None else stated.mix.workloads:
         check_lengths(asked_model, lengths.input_len, lengths.output_len, base.max_model_len)
-    first_demand = TrafficSpec(
-        workload=replace(asked, concurrency=None),
-        slo=stated.slo,
-        confidence=confidence,
-        duration_s=0.0,
-        seed=seed,
-        spread=stated.spread,
-        burstiness=burstiness,
-        draws=draws,
-        longest=longest,
-        trace=offered,
-        conversations=stated.conversations,
-        mix=stated.mix,
+    first_demand = TrafficSpec.of(
+        stated, asked, offered, confidence=confidence, seed=seed, burstiness=burstiness, draws=draws, longest=longest
     )
     at_rate = partial(demand_at_rate, first_demand, duration_s)
     demand = at_rate(rate * (1.0 + headroom))
     requests = demand.traffic()
     kinds, stated_prices = kinds_of(gpus, set_gpu), prices_by_gpu(price)
-    prices = _prices(kinds, stated_prices, objective, illustrative=illustrative_prices)
+    prices = prices_of(kinds, stated_prices, objective, illustrative=illustrative_prices)
     asked_drafts = SpeculationQuestion.read(speculate, draft_len, acceptance)
     layouts_of = partial(
         Layouts.of,
@@ -292,27 +278,18 @@ def plan(
     )
 
     layouts = layouts_of(base)
-    _check_fleets(asked_model, kinds, layouts.fleets, objective, spares)
+    check_fleets(asked_model, kinds, layouts.fleets, objective, spares)
     question = CapacityQuestion(rate=rate, spares=spares, objective=objective, draws=draws)
     short = Shortfall(
         question=question, prices=prices, headroom=headroom, at_rate=at_rate, layouts_of=layouts_of, base=base
     )
     choice = FleetChoice.of(layouts, short, top, progress, search_budgets=search_budgets)
     notes = [*stated.notes, *resolved.notes, *(offered.notes if offered else requests.notes), *layouts.notes]
-    if requests.sharing is None:
-        notes += [UNUSED] if base.kv_offload else []
-    else:
-        notes += _hits(requests, *choice.ranked[0]) if choice.ranked else [_prompts(requests)]
-    if choice.ranked and isinstance(engine := choice.ranked[0][0].engine, AggregatedServer):
-        notes += slot_notes(engine, requests, choice.ranked[0][0].saturation_s)
-    notes += [*_engine_notes(choice.answers), *_price_notes(prices, stated_prices)]
+    notes += [*traffic_notes(requests, choice, base), *price_notes(prices, stated_prices)]
     answer = _capacity_plan(asked_model, kinds, demand, len(requests), short, layouts, choice, notes)
     mean = None if requests.sharing is None else round(float(requests.input_len.mean()))
     answer = replace(answer, scheduling_policy=scheduling_policy, mean_input_len=mean)
-    if not worth:
-        return answer
-    values = tuple(sorted(measurement_values(choice.ranked, question, prices), key=lambda value: -value.usd_per_month))
-    return replace(answer, measurements=values, notes=answer.notes if values else (*answer.notes, WORTHLESS))
+    return answer.with_worth(measurement_values(choice.ranked, question, prices)) if worth else answer
 
 
 def _capacity_plan(
@@ -353,50 +330,6 @@ def _capacity_plan(
     )
 
 
-def _prompts(requests: Arrivals) -> Note:
-    return Note(f"prompts have {requests.input_len.mean():.0f} tokens on average, with all that they share")
-
-
-def _hits(requests: Arrivals, fleet: ReplicaSizing, replicas: int) -> list[Note]:
-    """Say what the prefix caches of a fleet hit, and what of that the tiers below them."""
-    hit_rate, below = fleet.hit_rates(replicas)
-    loaded = ", ".join(f"{share:.0%} from {name}" for name, share in below.items())
-    text = f"{_prompts(requests).text}; the best fleet's prefix caches hit {hit_rate:.0%} of them"
-    tiers = fleet.engine.tier_notes if isinstance(fleet.engine, AggregatedServer) else ()
-    return [Note(f"{text}, of which {loaded}" if loaded else text, "asked"), *tiers]
-
-
-def _prices(
-    kinds: Sequence[GpuKind], stated: Mapping[str, float], objective: str, *, illustrative: bool
-) -> dict[str, Price | None]:
-    """Return the price of every kind of GPU by its name; None where there is none.
-
-    Raises:
-        InputError: none has a price and the objective is cost, or none has a measured energy and that is the objective.
-
-    """
-    names = [cluster.gpu.name for cluster, _, _ in kinds]
-    if objective == "energy":
-        check_energy(names)
-    prices = {name: chosen_price(name, stated.get(name, stated.get("")), illustrative=illustrative) for name in names}
-    if objective == "cost" and not any(prices.values()):
-        raise InputError(no_price(*names))
-    return prices
-
-
-def _check_fleets(
-    model: Model, kinds: Sequence[GpuKind], fleets: Sequence[ReplicaSizing], objective: str, spares: int
-) -> None:
-    """Raise ``InputError`` where no layout holds the model, or none has a measured energy and that is the objective."""
-    if not fleets:
-        raise InputError(
-            f"{model.name} fits none of {', '.join(cluster.gpu.name for cluster, _, _ in kinds)} within a node; "
-            f"name GPUs with more memory, more of them{', fewer spares' if spares else ''} or a smaller dtype"
-        )
-    if objective == "energy" and all(fleet.power is None for fleet in fleets):
-        raise InputError("energy was measured with 16-bit weights only; leave out dtype, or plan for cost or gpus")
-
-
 def _check(
     stated: TrafficQuestion,
     objective: str,
@@ -426,23 +359,3 @@ def _check(
         raise InputError(f"spares is {spares!r:.60}; it must be a whole number from 0 to {MOST_REPLICAS}")
     if base.num_gpus != 1 or base.ep * base.dcp != 1:
         raise InputError("tp, pp, dp, ep and dcp are what a plan searches; leave them at 1")
-
-
-def _engine_notes(fleets: Iterable[ReplicaSizing]) -> list[Note]:
-    """Collect the notes of the layouts that are shown, of those with two pools only the warning; what warns of another layout than
-    the first is no warning of the answer.
-    """
-    best, *others = [
-        engine.notes if isinstance(engine, AggregatedServer) else (engine.warning,)
-        for engine in (fleet.engine for fleet in fleets)
-    ]
-    known = {note.text for note in best}
-    rest = [note for notes in others for note in notes if note.text not in known]
-    return [*best, *(Note(note.text) if note.kind == "warning" else note for note in rest)]
-
-
-def _price_notes(prices: Mapping[str, Price | None], stated: Mapping[str, float]) -> list[Note]:
-    offers = [(name, price) for name, price in prices.items() if price is not None]
-    said = [STATED if {name, ""} & set(stated) else price.offer for name, price in offers]
-    hourly = [f"{name} at ${price.usd_per_gpu_hour:g} per GPU-hour" for name, price in offers]
-    return [Note(f"{cost}: {offer}") for cost, offer in zip(hourly, said, strict=True)]

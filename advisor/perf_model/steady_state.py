@@ -65,6 +65,17 @@ def _computed(cost_model: CostModel, input_len: Array) -> Array:
     return np.maximum(input_len * (1.0 - cost_model.prefix_hit_rate), 1.0)
 
 
+def _prompt_budget(cost_model: CostModel, share: Array, computed: Array, output_len: Array) -> tuple[Array, Array]:
+    """Return the tokens of a step that are left for prompts, and the steps that are full with what each request brings, shape (n,).
+
+    Every token a request brings takes a place in some step's budget; what decodes leave is for prompts, where they share steps.
+    """
+    most = cost_model.layout.max_num_batched_tokens
+    beside = output_len - 1.0 if cost_model.timing.mixes_prompts else np.zeros_like(output_len)
+    full_steps = share * (computed + beside) / most
+    return most - share * beside / np.maximum(output_len, full_steps), full_steps
+
+
 def _pass_with_prompts(cost_model: CostModel, decode: ForwardPass, tokens: Array, input_len: Array) -> ForwardPass:
     """Return the pass that computes ``tokens`` prompt tokens of prompts of ``input_len``, beside those of ``decode`` where the engine
     mixes them.
@@ -114,11 +125,8 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     groups = np.minimum(layout.pp, running)
     share = running / groups
     mixes = cost_model.timing.mixes_prompts
-    # Every token a request brings takes a place in some step's budget; what decodes leave is for prompts, where they share steps.
-    beside = output_len - 1.0 if mixes else np.zeros_like(output_len)
     computed = _computed(cost_model, input_len)
-    full_steps = share * (computed + beside) / layout.max_num_batched_tokens
-    budget = layout.max_num_batched_tokens - share * beside / np.maximum(output_len, full_steps)
+    budget, full_steps = _prompt_budget(cost_model, share, computed, output_len)
     chunks = np.ceil(computed / budget - 1e-9)
     own_steps = output_len - 1.0 + chunks
     steps = np.maximum(own_steps, full_steps)

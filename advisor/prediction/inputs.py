@@ -12,6 +12,7 @@ from catalog.errors import InputError, Resolved
 from catalog.gpus import find_gpu, parse_cluster
 from catalog.models.find import find_model
 from catalog.prices import cheapest, no_price
+from catalog.quantities import USD_PER_HOUR
 from catalog.schema import STATED, Cluster, Model, Price, require_positive
 
 
@@ -95,3 +96,17 @@ def chosen_price(gpu: str, price: float | None, *, illustrative: bool = False) -
         require_positive("price", price, most=1e6, whole=False)
         return Price(gpu=gpu, usd_per_gpu_hour=price, provider=STATED)
     return cheapest(gpu.split(" (", maxsplit=1)[0], illustrative=illustrative)
+
+
+def read_budget(stated: float | str | None) -> float | None:
+    """Read the dollars an hour that may be spent; None: any number of them.
+
+    Raises:
+        InputError: it is no amount of money, or none that can be.
+
+    """
+    if stated is None:
+        return None
+    spend = USD_PER_HOUR.read(stated, "budget")
+    require_positive("budget", spend, whole=False, most=1e9)
+    return spend

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from advisor.prediction.demand import QuestionFlags, read_demand
 from advisor.prediction.estimate_row import estimate_row
 from advisor.prediction.evidence import Evidence
-from advisor.prediction.inputs import CONFIDENCE, check_confidence, offer_for, plain_fields, read_cluster, read_model
+from advisor.prediction.inputs import (
+    CONFIDENCE,
+    check_confidence,
+    offer_for,
+    plain_fields,
+    read_budget,
+    read_cluster,
+    read_model,
+)
 from advisor.prediction.presentation import Presented
 from advisor.recommendation.certainty import is_sure
 from advisor.recommendation.problem import OBJECTIVES, DeploymentSearch, checked
@@ -30,7 +38,6 @@ from catalog.gpus import all_gpus, counted_in
 from catalog.models.find import all_models
 from catalog.models.sizes import parameters
 from catalog.quality import Quality, quality_of
-from catalog.quantities import USD_PER_HOUR
 from catalog.schema import Cluster, Model, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
@@ -191,9 +198,7 @@ def compare(
     check_question(demand.workload, demand.slo, goal if goal in OBJECTIVES else "throughput")
     check_confidence(confidence)
     require_positive("top", top, most=1000)
-    spend = None if budget is None else USD_PER_HOUR.read(budget, "budget")
-    if spend is not None:
-        require_positive("budget", spend, whole=False, most=1e9)
+    spend = read_budget(budget)
     notes = list(demand.notes)
     named, places = _models(models, notes), _hardware(gpus, price, notes, illustrative=illustrative_prices)
     length = demand.workload.input_len + demand.workload.output_len

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from catalog.schema import Cluster, Deployment, Model
 
 
+NO_TIERS = "prompts in a pool of their own are not simulated with kv_offload; leave one out"
+"""Why pools for prompts take no tiers below the KV cache."""
 APART: Provenance = "analytic"
 """Where prompts have a pool of their own. No such deployment was measured, so however well the engine's steps are known, its
 intervals are as wide as those of an engine that nobody measured."""
@@ -77,7 +79,7 @@ class DisaggregatedServer:
             require_positive("kv_link_gbps", link_gbps, whole=False, most=1e6)
         cluster, model = decode.cost_model.cluster, decode.cost_model.model
         if prefill.scheduler.tiers or decode.scheduler.tiers:
-            raise InputError("prompts in a pool of their own are not simulated with kv_offload; leave one out")
+            raise InputError(NO_TIERS)
         same = prefill.cost_model.cluster.gpu == cluster.gpu
         check_joined(prefill.deployment, decode.deployment, model, cluster if same else None)
         scheduler = replace(decode.scheduler, cached_prompts=True, prefix_hit_rate=0.0)

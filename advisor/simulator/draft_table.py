@@ -119,6 +119,14 @@ class Speculator:
     def believing(self, cost_model: CostModel) -> Speculator:
         return replace(self, steps=self.steps.believing(cost_model))
 
+    def attention_ms(self, by_context: Array, token_ms: Array) -> Array:
+        """Return attention to cached contexts that verifies and makes drafts, of what it takes without, (sequences + 1, contexts).
+
+        A cache is read once for all tokens of its sequence; where their products with it, ``token_ms`` of each, take longer, those count.
+        """
+        verified = 1.0 + self.drafting.draft_len
+        return np.maximum(by_context, verified * token_ms) * (1.0 + self.steps.attention_share(self.drafting.draft_len))
+
     def table(self, *, budget: int, cap: int) -> Drafts:
         """Tabulate the drafts of steps of at most ``budget`` tokens and ``cap`` sequences."""
         length, steps = self.drafting.draft_len, self.steps

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from advisor.simulator.disaggregated_server import DisaggregatedServer, unmeasured
+from advisor.simulator.disaggregated_server import NO_TIERS, DisaggregatedServer, unmeasured
 from advisor.simulator.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.simulator.server import AggregatedServer
 from catalog.errors import InputError
@@ -22,9 +22,9 @@ from catalog.schema import Slo
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from catalog.schema import Cluster, Price
+    from catalog.schema import Cluster, Deployment, Price
 
-MORE = ((0, 0), (1, 0), (0, 1), (1, 1))
+ADDED_REPLICAS = ((0, 0), (1, 0), (0, 1), (1, 1))
 """Replicas that either pool has beyond what it takes by itself: what one meets depends on when the other is done."""
 NO_OUTPUT = 1e-9
 """Factor of outputs of which one token is left."""
@@ -74,7 +74,7 @@ class PoolTerms:
         ]
         seen = set()
         for prefill, decode in itertools.product(*pools):
-            for more, later in MORE:
+            for more, later in ADDED_REPLICAS:
                 unit = math.gcd(prefill.count + more, decode.count + later)
                 one, other = (prefill, (prefill.count + more) // unit), (decode, (decode.count + later) // unit)
                 key = (
@@ -168,3 +168,11 @@ def joined(prefill: tuple[Pool, int], decode: tuple[Pool, int], link_gbps: float
         for server, gpus in zip(servers, needed, strict=True)
     )
     return DisaggregatedServer.of(one, other, link_gbps)
+
+
+def check_planned_pools(base: Deployment, link_gbps: float | None, *, disaggregate: bool) -> None:
+    """Raise ``InputError`` for what pools for prompts are not planned with, or for their link without them."""
+    if link_gbps is not None and not disaggregate:
+        raise InputError("kv_link_gbps is of the link between two pools; add disaggregate, or leave it out")
+    if disaggregate and base.kv_offload:
+        raise InputError(NO_TIERS)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from advisor.simulator.class_mix import ClassMix
     from advisor.simulator.disaggregated_server import DisaggregatedServer
     from advisor.simulator.request_results import RequestResults
+    from advisor.simulator.traffic_question import TrafficQuestion
     from catalog.schema import Cluster, Slo, Workload
 
 MOST_REPLICAS = 1000
@@ -67,6 +68,35 @@ class TrafficSpec:
     """What random requests have in common."""
     mix: ClassMix | None = None
     """Classes of requests; None: all are alike."""
+
+    @classmethod
+    def of(
+        cls,
+        stated: TrafficQuestion,
+        workload: Workload,
+        offered: Arrivals | None,
+        *,
+        confidence: float,
+        seed: int,
+        burstiness: float,
+        draws: int,
+        longest: int,
+    ) -> TrafficSpec:
+        """Return what is asked by a question whose rate, or that of the requests ``offered``, is that of ``workload``; it lasts no time yet."""
+        return cls(
+            workload=replace(workload, concurrency=None),
+            slo=stated.slo,
+            confidence=confidence,
+            duration_s=0.0,
+            seed=seed,
+            spread=stated.spread,
+            burstiness=burstiness,
+            draws=draws,
+            longest=longest,
+            trace=offered,
+            conversations=stated.conversations,
+            mix=stated.mix,
+        )
 
     def traffic(self) -> Arrivals:
         if self.mix is not None and self.trace is None:

@@ -167,22 +167,18 @@ def tabulate(
     (nothing,), tokens, sequences, per_decode, pairs, (gpu,) = decoding
     by_group = shared[1] if go_in_step(cost_model) else np.zeros(0)
     per_decode = ((per_decode - nothing) / decodes).reshape(len(some), -1)
-    by_context = np.full((cap + 1, len(contexts)), np.nan)
-    wanted = np.arange(cap + 1.0)
-    by_context[:, nodes] = np.stack([np.interp(wanted, some, column) for column in per_decode.T], axis=1)
+    by_context, number = np.full((cap + 1, len(contexts)), np.nan), np.arange(cap + 1.0)
+    by_context[:, nodes] = np.stack([np.interp(number, some, column) for column in per_decode.T], axis=1)
     pair_ms, windowed_pair_ms = (float(time - nothing) / MANY for time in pairs)
     if speculator is not None:
-        # A cache is read once for all tokens of its sequence; where their products with it take longer, those count.
-        verified = 1.0 + speculator.drafting.draft_len
         seen = np.minimum(contexts, float(cost_model.model.sliding_window) or np.inf)
-        by_context = np.maximum(by_context, verified * (pair_ms * contexts + windowed_pair_ms * seen))
-        by_context *= 1.0 + speculator.steps.attention_share(speculator.drafting.draft_len)
+        by_context = speculator.attention_ms(by_context, pair_ms * contexts + windowed_pair_ms * seen)
     prompts = _parts(cost_model, 1.0, np.array([1.0, 1.0, first]), {"sequences": np.array([1.0, 2.0, 1.0])})
     host, waited = np.broadcast_to(prompts[HOST], 3), np.broadcast_to(prompts[LAUNCH], 3)[2]
     launch = gpu + waited if waited > 0 else 0.0  # where the smallest pass outlasts its launches, all do
     if stream > 0:
         stream += max(nothing, launch if captured == 0 else 0.0)
-    layers = np.array(pipeline_layers(cost_model.model.num_hidden_layers, int(cost_model.layout.pp[0])), dtype=float)
+    shares = _stage_shares(cost_model)
     if len(by_group):  # what is waited for beside them is compared with what a rank takes by itself
         tokens = tokens - by_group
         launch = max(launch - shared[5][0], 0.0)
@@ -201,11 +197,17 @@ def tabulate(
             captured_tokens=captured,
             mixed_attention=cost_model.timing.mixed_attention,
             prompt_token_ms=prompt_token_ms,
-            turn_ms=float(cost_model.parameters.turn_ms) if len(layers) > 1 else 0.0,
+            turn_ms=float(cost_model.parameters.turn_ms) if len(shares) > 1 else 0.0,
         ),
-        shares=layers / layers.sum(),
+        shares=shares,
         drafts=None if speculator is None else speculator.table(budget=budget, cap=cap),
     )
+
+
+def _stage_shares(cost_model: CostModel) -> Array:
+    """Return the share of the layers that each stage of a pipeline has."""
+    layers = np.array(pipeline_layers(cost_model.model.num_hidden_layers, int(cost_model.layout.pp[0])), dtype=float)
+    return np.asarray(layers / layers.sum())
 
 
 def _image_ms(cost_model: CostModel, budget: int) -> float:
