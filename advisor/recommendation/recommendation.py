@@ -258,40 +258,34 @@ def recommend(
         return _best_of([recommend(**{**same, "gpus": place, "engine": name}, **flags) for place, name in several])
     resolved_model, resolved_cluster = read_model(model), read_cluster(gpus, set_gpu)
     demand = read_demand(workload, slo, flags, steady=True, turns=turns)
-    asked_model, demand = demand.of_model(resolved_model.value, sessions=turns > 1 or sessions is not None)
+    served_model, demand = demand.of_model(resolved_model.value, sessions=turns > 1 or sessions is not None)
+    common = {"shared_prefix": shared_prefix, "num_prefixes": num_prefixes, "turns": turns}
     caches, demand = caches_of(
-        demand,
-        workload,
-        asked_model,
-        common={"shared_prefix": shared_prefix, "num_prefixes": num_prefixes, "turns": turns},
-        sessions=sessions,
-        router=router,
-        max_model_len=max_model_len,
+        demand, workload, served_model, common=common, sessions=sessions, router=router, max_model_len=max_model_len
     )
     workload, slo = demand.workload, demand.slo
     check_question(workload, slo, objective)
-    check_lengths(asked_model, workload.input_len, workload.output_len, max_model_len)
+    check_lengths(served_model, workload.input_len, workload.output_len, max_model_len)
     check_numbers(top, confidence, max_batch)
-    kind = find_engine(engine)
-    gpu = resolved_cluster.value.gpu
+    kind, gpu = find_engine(engine), resolved_cluster.value.gpu
     knowledge = Evidence.of(runs, engine=kind.name, gpu=gpu, version=engine_version)
     search = DeploymentSearch(
-        model=asked_model,
+        model=served_model,
         cluster=resolved_cluster.value,
         workload=workload,
         slo=slo,
         objective=objective,
         engine=kind.name,
         engine_version=engine_version,
-        dtypes=formats(dtypes, asked_model, kind.weight_formats(gpu)),
-        kv_dtypes=formats(kv_dtypes, asked_model, kind.kv_formats(gpu, asked_model)),
+        dtypes=formats(dtypes, served_model, kind.weight_formats(gpu)),
+        kv_dtypes=formats(kv_dtypes, served_model, kind.kv_formats(gpu, served_model)),
         budgets=budgets(max_num_batched_tokens, own_tokens(all2all_backend, kind.batch_defaults(gpu, engine_version))),
         max_model_len=max_model_len,
         gpu_memory_utilization=gpu_memory_utilization,
         offload=offload,
         kv_offload=kv_offload,
         dcp=checked_degree(dcp, kind, speculate),
-        all2all_backend=checked_back_end(all2all_backend, asked_model, resolved_cluster.value, kind),
+        all2all_backend=checked_back_end(all2all_backend, served_model, resolved_cluster.value, kind),
         max_batch=max_batch or MOST_SEQUENCES,
         knowledge=knowledge,
         price=objective_price(objective, gpu.name, price, illustrative=illustrative_prices),
@@ -301,14 +295,13 @@ def recommend(
     notes = (*demand.notes, *resolved_model.notes, *resolved_cluster.notes, *knowledge.notes)
     notes += (UNUSED,) if kv_offload and caches is None else ()
     search, by_formats = checked(search)
-    answered = partial(_recommendation, by_formats=by_formats, notes=notes, storage=storage)
+    answered = partial(_recommendation, by_formats=by_formats, notes=notes, storage=storage, top=top)
     gains = drafts_of(search, speculate, draft_len, acceptance)
     if caches is not None:
-        return with_caches(search, partial(answered, top=top), trials=trials)
-    exploration = search.run(trials=trials, storage=storage, study_name=study_name)
-    answer = answered(search, exploration, top=top)
+        return with_caches(search, answered, trials=trials)
+    answer = answered(search, search.run(trials=trials, storage=storage, study_name=study_name))
     if gains:
-        return with_drafts(answer, search, partial(answered, top=top), gains, trials)
+        return with_drafts(answer, search, answered, gains, trials)
     if answer.best is None or dtypes is not None:
         return answer
     return replace(answer, proposals=proposals(search, answer.best))

@@ -21,6 +21,8 @@ from advisor.cli.program import nothing_feasible, refuse
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from advisor.prediction.deployment_estimate import Estimate
     from advisor.recommendation.recommendation import Recommendation
 
@@ -68,13 +70,7 @@ def export(
     prefill: Estimate | None = None
     target = output.target or layout.engine
     if degrees:
-        batch = _stated_batch(target, requests, degrees.get("dp", 1))
-        drafted = speculation.speculate is not None
-        if batch is None and drafted and requests.concurrency is not None:
-            batch = _share(requests.concurrency, degrees.get("dp", 1))
-        _check_unused(requests, limits, next(iter(degrees)), loaded=batch is not None, drafted=drafted)
-        if drafted and speculation.draft_len is None and batch is None:
-            typer.echo("advisor: draft length for one request at a time; state the load with --concurrency", err=True)
+        batch = _load(target, requests, limits, speculation, degrees)
         lengths = read_demand(None, None, requests.question()).workload
         asked = partial(
             estimate,
@@ -139,6 +135,24 @@ def _started(estimate: Estimate, adapters: Adapted) -> Estimate:
     if estimate.speculation is None:
         return estimate
     return replace(estimate, deployment=replace(estimate.deployment, drafting=estimate.speculation.drafting))
+
+
+def _load(
+    target: str, requests: InFlight, limits: MeanLimits, speculation: Speculative, degrees: Mapping[str, int]
+) -> int | None:
+    """Return the batch that a stated layout is watched at, or that its drafts are chosen for; None where it is only started.
+
+    Raises:
+        InputError: none is stated, or something that chooses a layout is.
+
+    """
+    batch, drafted = _stated_batch(target, requests, degrees.get("dp", 1)), speculation.speculate is not None
+    if batch is None and drafted and requests.concurrency is not None:
+        batch = _share(requests.concurrency, degrees.get("dp", 1))
+    _check_unused(requests, limits, next(iter(degrees)), loaded=batch is not None, drafted=drafted)
+    if drafted and speculation.draft_len is None and batch is None:
+        typer.echo("advisor: draft length for one request at a time; state the load with --concurrency", err=True)
+    return batch
 
 
 def _stated_batch(target: str, requests: InFlight, dp: int) -> int | None:
