@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Ranking = tuple[tuple[float, ...], "ReplicaSizing", int]
 """What is to be small, a layout, and its replicas."""
-RESCUED = 3
+MOST_LAYOUTS = 3
 """Layouts of a kind of GPU for which other budgets are tried where none keeps the limits, those nearest to saturation last."""
 
 
@@ -45,7 +45,7 @@ def with_better_budgets(
         able = sorted(
             (fleet for fleet in group if fleet.surely <= fleet.most), key=lambda fleet: fleet.surely * fleet.gpus
         )
-        tried = next((variant for fleet in able[:RESCUED] if (variant := _fewest(fleet, fleet.most))), None)
+        tried = next((variant for fleet in able[:MOST_LAYOUTS] if (variant := _fewest(fleet, fleet.most))), None)
     if tried is None:
         return [*ranking]
     fleet, needed = tried

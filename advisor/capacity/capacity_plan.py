@@ -236,16 +236,16 @@ def plan(
     stated = TrafficQuestion.read(
         workload, slo, flags, common, rate=rate, spread=spread, prefix_hit_rate=prefix_hit_rate, classes=classes
     )
-    asked_model, stated = stated.of_model(resolved.value, trace or sessions)
+    served_model, stated = stated.of_model(resolved.value, trace or sessions)
     check_serving(stated.slo, router, stated.prefix_hit_rate, front_end_ms, draws)
     check_planned_pools(base, kv_link_gbps, disaggregate=disaggregate)
     confidence = (CONFIDENCE if draws else BARE_ESTIMATE) if confidence is None else confidence
     _check(stated, objective, confidence, headroom, spares, base, draws, top)
-    longest = base.max_model_len or asked_model.max_position_embeddings
+    longest = base.max_model_len or served_model.max_position_embeddings
     offered = offered_requests(trace, sessions, duration_s, longest, stated, disaggregate=disaggregate)
     asked, rate = with_rate(stated.workload, offered)
     for lengths in (asked,) if stated.mix is None or offered is not None else stated.mix.workloads:
-        check_lengths(asked_model, lengths.input_len, lengths.output_len, base.max_model_len)
+        check_lengths(served_model, lengths.input_len, lengths.output_len, base.max_model_len)
     first_demand = TrafficSpec.of(
         stated, asked, offered, confidence=confidence, seed=seed, burstiness=burstiness, draws=draws, longest=longest
     )
@@ -254,12 +254,12 @@ def plan(
     requests = demand.traffic()
     kinds, stated_prices = kinds_of(gpus, set_gpu), prices_by_gpu(price)
     prices = prices_of(kinds, stated_prices, objective, illustrative=illustrative_prices)
-    asked_drafts = SpeculationQuestion.read(speculate, draft_len, acceptance)
+    drafts = SpeculationQuestion.read(speculate, draft_len, acceptance)
     layouts_of = partial(
         Layouts.of,
-        asked_model,
+        served_model,
         kinds,
-        draftings=(None,) if asked_drafts is None else asked_drafts.draftings,
+        draftings=(None,) if drafts is None else drafts.draftings,
         runs=runs,
         demand=demand,
         left_out=[name for name, offer in prices.items() if offer is None] if objective == "cost" else [],
@@ -278,7 +278,7 @@ def plan(
     )
 
     layouts = layouts_of(base)
-    check_fleets(asked_model, kinds, layouts.fleets, objective, spares)
+    check_fleets(served_model, kinds, layouts.fleets, objective, spares)
     question = CapacityQuestion(rate=rate, spares=spares, objective=objective, draws=draws)
     short = Shortfall(
         question=question, prices=prices, headroom=headroom, at_rate=at_rate, layouts_of=layouts_of, base=base
@@ -286,7 +286,7 @@ def plan(
     choice = FleetChoice.of(layouts, short, top, progress, search_budgets=search_budgets)
     notes = [*stated.notes, *resolved.notes, *(offered.notes if offered else requests.notes), *layouts.notes]
     notes += [*traffic_notes(requests, choice, base), *price_notes(prices, stated_prices)]
-    answer = _capacity_plan(asked_model, kinds, demand, len(requests), short, layouts, choice, notes)
+    answer = _capacity_plan(served_model, kinds, demand, len(requests), short, layouts, choice, notes)
     mean = None if requests.sharing is None else round(float(requests.input_len.mean()))
     answer = replace(answer, scheduling_policy=scheduling_policy, mean_input_len=mean)
     return answer.with_worth(measurement_values(choice.ranked, question, prices)) if worth else answer

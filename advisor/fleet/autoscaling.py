@@ -54,7 +54,7 @@ STRETCH_S, SETTLING_S, MOST_REQUESTS = 3600.0, 120.0, 20_000
 """A stretch that is simulated: its seconds, the seconds before it, and no more requests than that."""
 START_S = (50.0, 210.0)
 """Seconds from the start of vLLM to its first answer where the runs that ship were measured: from 8B on one GPU to 70B on four."""
-TRIED = 3
+MOST_DEPLOYMENTS = 3
 """Types of replicas, the cheapest first, that are tried until a policy keeps the limits."""
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95, 1.0)
 """Shares of a replica's saturation at which its requests in flight are simulated."""
@@ -212,7 +212,7 @@ def _model_autoscaling(
     options.sort(key=lambda option: option[2] * option[0].gpus / option[0].capacity_s)
     nodes = {gpu: most for _, gpu, most in pairs_of(question)}
     answers = []
-    for kind, pool, price in options[:TRIED]:  # where no policy does, another layout or GPU may
+    for kind, pool, price in options[:MOST_DEPLOYMENTS]:  # where no policy does, another layout or GPU may
         sizing = sizing_of(question, kind, runs, nodes[kind.gpu])
         day = _Day(model=model, question=question, kind=kind, sizing=sizing, price=price, start_s=start_s, days=days)
         answers.append(_with_policies(day, pool, probability))

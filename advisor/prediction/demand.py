@@ -95,7 +95,7 @@ class Demand:
         """
         if self.images and sessions:
             raise InputError("images are of prompts that are all alike; leave out images, or turns and sessions")
-        asked, workload, notes = asked_with_images(model, self.workload, self.images, self.image_size)
+        asked, workload, notes = with_image_tokens(model, self.workload, self.images, self.image_size)
         return asked, replace(self, workload=workload, notes=(*self.notes, *notes))
 
     def spread(self, stated: float | None) -> float:
@@ -107,7 +107,7 @@ class Demand:
         return stated if stated is not None else self.use.prefix_hit_rate if self.use else 0.0
 
 
-def asked_with_images(
+def with_image_tokens(
     model: Model, workload: Workload, images: int, size: tuple[int, int]
 ) -> tuple[Model, Workload, tuple[Note, ...]]:
     """Return a model asked about images in its prompts, the workload with their tokens, and what to say of that; both as they are without.

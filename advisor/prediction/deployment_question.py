@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from advisor.prediction.demand import asked_with_images, read_images
+from advisor.prediction.demand import read_images, with_image_tokens
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, read_cluster, read_model
 from advisor.prediction.prediction import Prediction
@@ -58,7 +58,7 @@ class DeploymentQuestion:
         """
         known_model, cluster = read_model(model), read_cluster(gpus, set_gpu)
         text = Workload(input_len=input_len, output_len=output_len)
-        asked, workload, said = asked_with_images(
+        asked, workload, said = with_image_tokens(
             known_model.value, text, *read_images({"images": images, "image_size": image_size})
         )
         check_lengths(asked, workload.input_len, output_len, wanted.max_model_len)

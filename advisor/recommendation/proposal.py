@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from advisor.prediction.deployment_estimate import Estimate
     from advisor.recommendation.problem import DeploymentSearch
 
-TRIED = ("fp8", "int4")
+PROPOSED_FORMATS = ("fp8", "int4")
 PAYS = 1.15
 """Times the throughput from which a format is proposed: less is within most intervals."""
 
@@ -39,7 +39,7 @@ def proposals(search: DeploymentSearch, best: Estimate) -> tuple[Proposal, ...]:
     if model.quantization or not best.output_tok_s_per_gpu or OBJECTIVES[search.objective][1] != "maximize":
         return ()
     shown = []
-    for dtype in TRIED:
+    for dtype in PROPOSED_FORMATS:
         if dtype not in offered:
             continue
         try:

@@ -15,6 +15,7 @@ from advisor.recommendation.comparison import compare
 from advisor.recommendation.recommendation import candidate_row, recommend
 from advisor.render.answers.simulation import simulation_row
 from advisor.render.notebook import document
+from advisor.simulator.class_mix import ClassQuestion  # noqa: TC001  pydantic reads it
 from advisor.simulator.simulation import simulate
 from catalog.errors import InputError
 from catalog.names import suggestion
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 MOST_REQUESTS = 50_000
 """Requests that one simulation or plan may serve for somebody else."""
+MOST_CLASSES = 20
+"""Fewer than a file may hold: each has requests of its own."""
 MOST_FLEET_RATE = 1_000.0
 """Requests a second that a plan may be for."""
 
@@ -45,7 +48,7 @@ Degree = Annotated[int, Field(ge=1, le=1024)]
 class WorkloadFields(BaseModel):
     """Workload and limits, by the names of the command line's options."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     use: Name | None = Field(None, description="chat, rag, agent, summarise, batch or code: fills what is not stated")
     users: Tokens | None = Field(None, description="people at once, in place of a rate or a concurrency")
@@ -62,29 +65,12 @@ class WorkloadFields(BaseModel):
     )
 
 
-class Class(BaseModel):
-    """One class of requests (docs/guides/classes.md)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Name
-    share: float | None = Field(None, gt=0, le=1e6, allow_inf_nan=False, description="of the requests")
-    rate: Amount | None = Field(None, description="requests a second, in place of a share")
-    use: Name | None = None
-    input_len: Tokens | None = None
-    output_len: Tokens | None = None
-    spread: float | None = Field(None, ge=0, le=3, allow_inf_nan=False)
-    priority: int = Field(0, ge=-(2**31), le=2**31, description="the lowest is served first")
-    ttft: Amount | None = None
-    tpot: Amount | None = None
-    e2e: Amount | None = None
-    percentile: float | None = Field(None, ge=0, lt=100, allow_inf_nan=False)
-
-
 class ClassedFields(WorkloadFields):
     """The same of traffic that may have classes."""
 
-    classes: list[Class] | None = Field(None, min_length=1, max_length=20, description="with limits of their own")
+    classes: list[ClassQuestion] | None = Field(
+        None, min_length=1, max_length=MOST_CLASSES, description="as docs/guides/classes.md has them"
+    )
     scheduling_policy: Name = Field("fcfs", description="fcfs, or priority, by the priorities of classes")
 
 
@@ -177,7 +163,7 @@ class Plan(ClassedFields):
     engine: Name = "vllm"
 
 
-def _often(rate: Any, classes: Sequence[Mapping[str, Any]]) -> tuple[float | None, float]:
+def _rates(rate: Any, classes: Sequence[Mapping[str, Any]]) -> tuple[float | None, float]:
     """Return the rate that is stated, and the one that comes: where it is left out that of all classes."""
     from catalog.quantities import PER_SECOND
 
@@ -193,19 +179,19 @@ def _with_classes(asked: dict[str, Any]) -> dict[str, Any]:
 
 def _simulate(rate: Any = None, **asked: Any) -> Any:
     knobs = {name: asked.pop(name) for name in ("tp", "pp", "dp", "ep", "dcp", "all2all_backend", "dtype", "engine")}
-    stated, often = _often(rate, asked.get("classes", ()))
-    if often * asked["duration_s"] > MOST_REQUESTS:
+    stated, offered = _rates(rate, asked.get("classes", ()))
+    if offered * asked["duration_s"] > MOST_REQUESTS:
         raise InputError(
-            f"rate times duration_s is {often * asked['duration_s']:.0f} requests; at most {MOST_REQUESTS}"
+            f"rate times duration_s is {offered * asked['duration_s']:.0f} requests; at most {MOST_REQUESTS}"
         )
     return simulate(deployment=Deployment(**knobs), rate=stated, **_with_classes(asked))
 
 
 def _plan(rate: Any = None, engine: str = "vllm", **asked: Any) -> Any:
-    stated, often = _often(rate, asked.get("classes", ()))
-    if often > MOST_FLEET_RATE:
+    stated, offered = _rates(rate, asked.get("classes", ()))
+    if offered > MOST_FLEET_RATE:
         raise InputError(
-            f"rate is {often:g}; a plan asked from outside is for at most {MOST_FLEET_RATE:g} requests a second"
+            f"rate is {offered:g}; a plan asked from outside is for at most {MOST_FLEET_RATE:g} requests a second"
         )
     return plan(rate=stated, deployment=Deployment(engine=engine), **_with_classes(asked))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from advisor.simulator.compilation import compiled
-from advisor.simulator.draft_acceptance import NUMBERS, mixed
+from advisor.simulator.splitmix import NUMBERS, splitmix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,27 +56,21 @@ class AdapterSlots(NamedTuple):
     def of(cls, terms: AdapterTerms, replicas: int) -> AdapterSlots:
         """Return slots with nothing in them."""
         number = len(terms.popularity)
+        held = {name: getattr(terms, name) for name in cls._fields if hasattr(terms, name)}
         return cls(
-            popularity=terms.popularity,
+            **held,
             runs=np.zeros((replicas, number), np.int64),
             used=np.zeros((replicas, number), np.int64),
             cached=np.zeros((replicas, number), np.int64),
             clock=np.zeros(replicas, np.int64),
             loads=np.zeros(3, np.int64),
-            slots=terms.slots,
-            cpu_slots=terms.cpu_slots,
-            cpu_s=terms.cpu_s,
-            disk_s=terms.disk_s,
-            pass_s=terms.pass_s,
-            token_s=terms.token_s,
-            adapter_s=terms.adapter_s,
         )
 
 
 @compiled
 def adapter_of(loras: Any, request: int) -> int:
     """Return the adapter of a request: a random one of the popularity's law, the same on every deployment."""
-    return min(int(np.searchsorted(loras.popularity, mixed(request) / NUMBERS)), len(loras.popularity) - 1)
+    return min(int(np.searchsorted(loras.popularity, splitmix(request) / NUMBERS)), len(loras.popularity) - 1)
 
 
 @compiled

@@ -8,29 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from advisor.simulator.compilation import compiled
-
-NUMBERS = 2.0**31
-"""How many numbers ``mixed`` returns: 0 up to below this one."""
-
-
-@compiled
-def mixed(number: int) -> int:
-    """Return a random-looking number of 31 bits for each number (SplitMix64, Steele et al., OOPSLA 2014)."""
-    z = np.uint64(number + 1) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return int(np.int64((z ^ (z >> np.uint64(31))) >> np.uint64(33)))
+from advisor.simulator.splitmix import NUMBERS, splitmix
 
 
 @compiled
 def accepted(rates: Any, request: int, token: int, drafted: int) -> int:
     """Count the accepted ones of so many drafted tokens, the first of which would be the ``token``-th of its request."""
-    key = (mixed(request) << 31) + int(token)
+    key = (splitmix(request) << 31) + int(token)
     for i in range(drafted):
-        if mixed(key + i) >= rates[i] * NUMBERS:
+        if splitmix(key + i) >= rates[i] * NUMBERS:
             return i
     return drafted
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from advisor.simulator.block_cache import BLOCK, hit_blocks
 from advisor.simulator.compilation import compiled
-from advisor.simulator.draft_acceptance import mixed
+from advisor.simulator.splitmix import splitmix
 
 ROUND_ROBIN, LEAST_LOADED, PREFIX_AWARE, SESSION_STICKY, POWER_OF_TWO = range(5)
 """As ``advisor.simulator.routers.ROUTERS``."""
@@ -69,7 +69,7 @@ def route(
     if router == ROUND_ROBIN:
         return turn
     if router == POWER_OF_TWO:
-        one, two = mixed(2 * q) % len(count), mixed(2 * q + 1) % len(count)
+        one, two = splitmix(2 * q) % len(count), splitmix(2 * q + 1) % len(count)
         if WAITING_WEIGHT * waiting[two] + count[two] < WAITING_WEIGHT * waiting[one] + count[one]:
             return two
         return one

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from advisor.prediction.demand import IMAGE_SIZE, PERCENTILE, asked_with_images, read_demand
+from advisor.prediction.demand import IMAGE_SIZE, PERCENTILE, read_demand, with_image_tokens
 from catalog.errors import InputError
 from catalog.quantities import PER_SECOND
 
@@ -100,7 +100,7 @@ class TrafficQuestion:
             raise InputError(
                 "images are of prompts that are all alike; leave out images, or the trace, sessions, turns and classes"
             )
-        asked, workload, notes = asked_with_images(model, self.workload, self.images, self.image_size)
+        asked, workload, notes = with_image_tokens(model, self.workload, self.images, self.image_size)
         return asked, replace(self, workload=workload, notes=(*self.notes, *notes))
 
     @property

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Server = AggregatedServer | DisaggregatedServer
 
-PILOT = 2000
+PILOT_REQUESTS = 2000
 """Requests that are served to compare lengths and rates."""
 HALVINGS = 6
 """Of the range in which the largest rate at which it gains lies."""
@@ -83,7 +83,7 @@ class SpeculatedServer:
         lengths = asked.lengths
         servers = [server_of(asked.drafting(length)) for length in lengths]
         few = traffic.fitting(min(server.longest for server in servers))
-        few = few.beginning(min(PILOT, len(few))) if few.sharing is None and few.concurrency is None else few
+        few = few.beginning(min(PILOT_REQUESTS, len(few))) if few.sharing is None and few.concurrency is None else few
         means = [_means(server, few) for server in servers]
         best = min(range(len(lengths)), key=lambda i: means[i]["e2e_ms"])
         engine = servers[best]

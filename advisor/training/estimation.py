@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from catalog.schema import Cluster, Model
 
 AUTO = "auto"
-TRIED = ("megatron-core", "fsdp")
+COMPARED_FRAMEWORKS = ("megatron-core", "fsdp")
 """Frameworks of a search that names none."""
 USUAL_LENGTH = 4096
 """Tokens of a sequence where nobody says, at most: what most models of today are first trained at."""
@@ -174,11 +174,11 @@ def _frameworks(name: str, stated: Mapping[str, Any]) -> tuple[str, ...]:
     degrees = {degree for degree in ("tp", "pp", "cp", "ep") if stated.get(degree, 1) > 1}
     able = [
         tried
-        for tried in (*TRIED, "deepspeed")
+        for tried in (*COMPARED_FRAMEWORKS, "deepspeed")
         if degrees <= set(find_framework(tried).parallel)
         and ("zero" not in stated or stated["zero"] in find_framework(tried).stages)
     ]
-    return tuple(tried for tried in able if tried in TRIED) or tuple(able) or (TRIED[0],)
+    return tuple(tried for tried in able if tried in COMPARED_FRAMEWORKS) or tuple(able) or (COMPARED_FRAMEWORKS[0],)
 
 
 def _fastest(

@@ -24,6 +24,15 @@ IMAGES = flag("--images", metavar="N", quantity=COUNT)
 IMAGE_SIZE = flag("--image-size", metavar="HxW")
 
 
+class ImageHelp:
+    """Help of the options of images, for groups that have them: no group, or they would come first in a panel."""
+
+    images: int | None
+    """Images in each prompt, beside its --input-len tokens of text."""
+    image_size: str | None
+    """Height and width of an image in pixels.  [default: 1024x1024]"""
+
+
 @group(PANEL)
 class Lengths:
     """Lengths of the requests."""
@@ -35,7 +44,7 @@ class Lengths:
 
 
 @group(PANEL)
-class Used:
+class Used(ImageHelp):
     """Lengths of the requests, stated or as a use has them, and who sends them."""
 
     use: Annotated[str | None, flag("--use", metavar="USE", completion=use_names)] = None
@@ -49,9 +58,7 @@ class Used:
     think_time: Annotated[float | None, flag("--think-time", metavar="S", quantity=SECONDS)] = None
     """Seconds from an answer to the next request of the same user or agent.  [default: the use's]"""
     images: Annotated[int | None, IMAGES] = None
-    """Images in each prompt, beside its --input-len tokens of text."""
     image_size: Annotated[str | None, IMAGE_SIZE] = None
-    """Height and width of an image in pixels.  [default: 1024x1024]"""
 
     def question(self) -> dict[str, Any]:
         """Return them as ``QuestionFlags``."""
@@ -90,15 +97,13 @@ class SharedPrompts:
 
 
 @group(PANEL)
-class StaticBatch(Lengths):
+class StaticBatch(Lengths, ImageHelp):
     """A batch whose requests arrive together."""
 
     batch: Annotated[int, flag("--batch", metavar="N", quantity=COUNT)]
     """Sequences at once per replica; all arrive together."""
     images: Annotated[int | None, IMAGES] = None
-    """Images in each prompt, beside its --input-len tokens of text."""
     image_size: Annotated[str | None, IMAGE_SIZE] = None
-    """Height and width of an image in pixels.  [default: 1024x1024]"""
 
 
 CONCURRENCY = flag("--concurrency", metavar="N", quantity=COUNT)

@@ -26,3 +26,18 @@ def test_a_class_has_known_fields_only(name):
     body = QUESTIONS[name].body
     with pytest.raises(ValidationError, match="speed"):
         body.model_validate({"model": "llama-3.1-8b", "gpus": "H100", "classes": [{"name": "a", "speed": 1}]})
+
+
+@pytest.mark.parametrize(
+    "kind", [{"priority": 2**40}, {"share": 0}, {"spread": 4.0}, {"ttft": float("inf")}, {"name": ""}]
+)
+def test_a_class_is_bounded_as_in_a_file(kind):
+    body = QUESTIONS["simulate"].body
+    with pytest.raises(ValidationError):
+        body.model_validate({"model": "llama-3.1-8b", "gpus": "H100", "classes": [{"name": "a"} | kind]})
+
+
+def test_more_classes_than_are_served_for_others_are_refused():
+    many = [{"name": f"class {number}"} for number in range(21)]
+    with pytest.raises(ValidationError, match="at most 20"):
+        QUESTIONS["plan"].body.model_validate({"model": "llama-3.1-8b", "gpus": "H100", "classes": many})
