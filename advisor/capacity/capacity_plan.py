@@ -108,11 +108,6 @@ class CapacityPlan(Presented):
     question_changes: tuple[Relaxation, ...] = field(default=(), repr=False, compare=False)
     """``relaxations`` as the keywords of ``plan`` have them."""
 
-    def with_worth(self, values: Iterable[MeasurementValue]) -> CapacityPlan:
-        """Return it with what measuring each of the best layouts is worth."""
-        ordered = tuple(sorted(values, key=lambda value: -value.usd_per_month))
-        return replace(self, measurements=ordered, notes=self.notes if ordered else (*self.notes, WORTHLESS))
-
     def to_frame(self) -> pd.DataFrame:
         """Return the options as a table, one row each."""
         import pandas as pd  # slow to import, and only this needs it
@@ -289,7 +284,13 @@ def plan(
     answer = _capacity_plan(served_model, kinds, demand, len(requests), short, layouts, choice, notes)
     mean = None if requests.sharing is None else round(float(requests.input_len.mean()))
     answer = replace(answer, scheduling_policy=scheduling_policy, mean_input_len=mean)
-    return answer.with_worth(measurement_values(choice.ranked, question, prices)) if worth else answer
+    return _with_worth(answer, measurement_values(choice.ranked, question, prices)) if worth else answer
+
+
+def _with_worth(answer: CapacityPlan, values: Iterable[MeasurementValue]) -> CapacityPlan:
+    """Return the answer with what measuring each of the best layouts is worth."""
+    ordered = tuple(sorted(values, key=lambda value: -value.usd_per_month))
+    return replace(answer, measurements=ordered, notes=answer.notes if ordered else (*answer.notes, WORTHLESS))
 
 
 def _capacity_plan(
