@@ -18,7 +18,6 @@ from advisor.simulator.benchmark_client import client_loop
 from advisor.simulator.session_files import read_sessions
 from advisor.simulator.trace_files import TraceFile, open_trace, read_trace
 from catalog.errors import InputError
-from catalog.schema import Workload
 from catalog.units import DAY_S
 
 if TYPE_CHECKING:
@@ -28,23 +27,22 @@ if TYPE_CHECKING:
     from advisor.simulator.benchmark_client import BenchmarkClient
     from advisor.simulator.class_mix import ClassMix
     from advisor.simulator.conversations import Conversations
+    from advisor.simulator.traffic_question import TrafficQuestion
+    from catalog.schema import Workload
 
 DURATION_S = 300.0
 """How long requests come where nobody says; for the sake of rare ones up to a day."""
 
 
 def offered_traffic(
-    workload: Workload | None,
+    question: TrafficQuestion,
     trace: str | Path | TraceFile | Arrivals | ArrivalStream | None,
     client: BenchmarkClient | None,
     sessions: str | Path | None,
-    conversations: Conversations,
-    mix: ClassMix | None = None,
     *,
     duration_s: float | None,
     longest: int,
     seed: int,
-    spread: float,
     burstiness: float,
     curve: Sequence[float],
     whole: bool,
@@ -55,7 +53,7 @@ def offered_traffic(
         InputError: it is not said what comes, or several things are, or one that cannot be.
 
     """
-    workload = workload or Workload()
+    workload, conversations, mix, spread = question.workload, question.conversations, question.mix, question.spread
     if mix is not None:
         check_classes(conversations, client, sessions)
     if client is not None:

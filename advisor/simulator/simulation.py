@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from advisor.simulator.request_results import RequestResults
     from advisor.simulator.routers import Router, SchedulingPolicy
     from advisor.simulator.trace_files import TraceFile
+    from catalog.errors import Note
     from catalog.features import Drafting
 
 
@@ -179,16 +180,13 @@ def simulate(
     engine = engine_of(stated.drafting)
     program = find_client(client) if isinstance(client, str) else client
     traffic = offered_traffic(
-        question.workload,
+        question,
         trace,
         program,
         sessions,
-        question.conversations,
-        question.mix,
         duration_s=duration_s,
         longest=engine.deployment.max_model_len or asked.max_position_embeddings,
         seed=seed,
-        spread=question.spread,
         burstiness=burstiness,
         curve=curve,
         whole=prefill is not None,
@@ -198,12 +196,39 @@ def simulate(
     drafted = None if drafts is None else SpeculatedServer.of(engine_of, drafts, traffic)
     if drafted is not None:
         engine, traffic = drafted.engine, traffic.within(drafted.engine.longest)
+    return _answered(
+        question,
+        engine,
+        traffic,
+        limits=limits,
+        asked_s=None if trace is not None or sessions is not None else question.workload.rate,
+        draws=draws,
+        each=each,
+        client=program.name if program else None,
+        drafted=drafted,
+        notes=(*question.notes, *resolved.notes, *cluster.notes, *engine.notes, *knowledge.notes),
+    )
+
+
+def _answered(
+    question: TrafficQuestion,
+    engine: AggregatedServer | DisaggregatedServer,
+    traffic: Arrivals | ArrivalStream,
+    *,
+    limits: Slo | None,
+    asked_s: float | None,
+    draws: int,
+    each: Callable[[RequestResults], None] | None,
+    client: str | None,
+    drafted: SpeculatedServer | None,
+    notes: tuple[Note, ...],
+) -> Simulation:
+    """Serve the traffic and return what becomes of it, ``notes`` first of what there is to say."""
     decode = engine.decode if isinstance(engine, DisaggregatedServer) else engine
     if isinstance(traffic, Arrivals) and traffic.counted_out:
         traffic = counted_out(traffic, decode)
     question.check_hits(traffic.sharing)
     outcome = TrafficOutcome.of(engine, decode, traffic, limits, draws, each)
-    notes = (*question.notes, *resolved.notes, *cluster.notes, *engine.notes, *knowledge.notes)
     notes += (*traffic.notes, *outcome.notes, *decode.cache_notes(traffic.sharing))
     if isinstance(traffic, Arrivals) and engine is decode:
         notes += slot_notes(decode, traffic, outcome.statistics["rates", "saturation_s"], outcome.results)
@@ -213,8 +238,8 @@ def simulate(
         traffic,
         outcome,
         slo=limits,
-        asked_s=None if trace is not None or sessions is not None else question.workload.rate,
-        client=program.name if program else None,
+        asked_s=asked_s,
+        client=client,
         scale=engine.scale if draws else None,
         speculation=drafted.speculation if drafted else None,
         notes=notes,
