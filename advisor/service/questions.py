@@ -90,6 +90,7 @@ class Recommend(WorkloadFields):
     )
     price: float | None = Field(None, gt=0, le=1e6, allow_inf_nan=False, description="dollars per GPU-hour")
     confidence: float = Field(0.9, ge=0.5, le=0.99, description="with which limits hold: 0.5, or 0.75 to 0.99")
+    disaggregate: bool = Field(default=False, description="also try pools for prompts and outputs on the same GPUs")
 
 
 class Which(WorkloadFields):

@@ -104,6 +104,11 @@ def test_layouts_are_stated_as_in_the_library(client):
     assert sent["deployment"]["all2all_backend"] == "deepep_low_latency"
 
 
+def test_pools_are_asked_for_as_in_the_library(client):
+    answer = client.post("/v1/recommend", json={"model": "llama-3.1-8b", "gpus": "2xH100", "disaggregate": True})
+    assert "state a limit" in answer.text
+
+
 def test_other_names_are_not_served(client):
     assert client.get("/health", headers={"host": "evil.example"}).status_code == 400
     assert client.get("/health").status_code == 200
