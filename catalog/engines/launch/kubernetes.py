@@ -10,20 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.engines.launch import containers
 from catalog.engines.launch.pods import config_maps, pod
-from catalog.engines.launch.pools import SIDE_CHANNEL_HOST, router
+from catalog.engines.launch.pools import router
 from catalog.engines.launch.process import ROUTER_PORT
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from catalog.engines.launch.pools import PoolGroup, Role
+    from catalog.engines.launch.pools import PoolGroup
     from catalog.engines.launch.replica_group import ReplicaGroup
 
 ROUTER_IMAGE = "vllm/vllm-router:nightly-20260710-b93cbcb"
 """Of vLLM's router, which has images of its own (hub.docker.com/r/vllm/vllm-router)."""
-POD_ADDRESS = {"name": SIDE_CHANNEL_HOST, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
-"""Where a server of one pool is found by those of the other."""
 
 
 def kubernetes(group: ReplicaGroup) -> list[dict[str, Any]]:
@@ -46,7 +44,7 @@ def kubernetes_pools(prefill: PoolGroup, decode: PoolGroup) -> list[dict[str, An
     name = containers.label(prefill.group.model)
     objects, urls = [], []
     for pool in (prefill, decode):
-        objects += _objects(pool.group, grouped=pool.group.nodes > 1, role=pool.role, place=pool.node_labels)
+        objects += _objects(pool.group, grouped=pool.group.nodes > 1, pool=pool)
         urls.append([f"http://{name}-{pool.role}:{pool.group.server.port}"])
     argv = list(router("vllm", *urls))
     labels = {"app": name, "pool": "router"}
@@ -62,21 +60,19 @@ def kubernetes_pools(prefill: PoolGroup, decode: PoolGroup) -> list[dict[str, An
     ]
 
 
-def _objects(
-    group: ReplicaGroup, *, grouped: bool, role: Role | None = None, place: Mapping[str, str] | None = None
-) -> list[dict[str, Any]]:
+def _objects(group: ReplicaGroup, *, grouped: bool, pool: PoolGroup | None = None) -> list[dict[str, Any]]:
     name = containers.label(group.model)
     labels = {"app": name}
-    if role is not None:
-        name, labels = f"{name}-{role}", labels | {"pool": role}
+    if pool is not None:
+        name, labels = f"{name}-{pool.role}", labels | {"pool": pool.role}
     selector = labels | {"role": "leader"} if grouped else labels
     workload = _leader_worker_set(group, name, labels, selector) if grouped else _deployment(group, name, labels)
-    if role is not None:
+    if pool is not None:
         template = workload["spec"]["leaderWorkerTemplate" if grouped else "template"]
         for pods in template.values() if grouped else [template]:
             if isinstance(pods, dict):
-                pods["spec"] |= {"nodeSelector": dict(place)} if place else {}
-                pods["spec"]["containers"][0].setdefault("env", []).append(POD_ADDRESS)
+                pods["spec"] |= {"nodeSelector": dict(pool.node_labels)} if pool.node_labels else {}
+                pods["spec"]["containers"][0].setdefault("env", []).extend(pool.variables)
     return [*config_maps(group, name), workload, _service(name, selector, group.server.port)]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from catalog.engines.defaults import resolve
 from catalog.engines.launch.commands import processes
@@ -18,6 +18,7 @@ from catalog.engines.launch.process import ROUTER_PORT, Process, pinned
 from catalog.engines.launch.replica_group import ReplicaGroup, replica_group
 from catalog.engines.registry import find_engine
 from catalog.errors import InputError
+from catalog.models.stack import stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,10 @@ Role = Literal["prefill", "decode"]
 KV_ROLES = {"prefill": "kv_producer", "decode": "kv_consumer"}
 SIDE_CHANNEL_HOST, SIDE_CHANNEL_PORT = "VLLM_NIXL_SIDE_CHANNEL_HOST", 5600
 """vLLM's variable of the address that other servers reach it by, and where it listens: one port for each of its replicas (envs.py)."""
+POD_ADDRESS = {"name": SIDE_CHANNEL_HOST, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+"""Where a pod is found by those of the other pool."""
+STATE_LAYOUT = {"VLLM_SSM_CONV_STATE_LAYOUT": "DS"}
+"""Which vLLM asks for where a model's recurrent layers have states to hand over (v1/nixl/base_worker.py)."""
 BOOTSTRAP_PORT = 8998
 """Of SGLang's server for prompts (``--disaggregation-bootstrap-port``)."""
 PRODUCT_LABEL = "nvidia.com/gpu.product"
@@ -54,7 +59,16 @@ class ServingPool:
         in_role = tuple(self.in_role(process) for process in group.processes)
         product = accelerator("gpu-feature-discovery", self.cluster.gpu) if apart else None
         labels = {} if product is None else {PRODUCT_LABEL: product}
-        return PoolGroup(role=self.role, group=replace(group, processes=in_role), node_labels=labels)
+        added = [{"name": name, "value": value} for name, value in self.environment(model).items()]
+        address = [POD_ADDRESS] if self.deployment.engine == "vllm" else []
+        return PoolGroup(
+            role=self.role, group=replace(group, processes=in_role), variables=[*address, *added], node_labels=labels
+        )
+
+    def environment(self, model: Model) -> dict[str, str]:
+        """Return the variables that the hand-over of this model's cache needs."""
+        recurrent = any(part.state_bytes for _, layer in stack(model).counts for part in layer.mixers)
+        return dict(STATE_LAYOUT) if recurrent and self.deployment.engine == "vllm" else {}
 
     def in_role(self, process: Process, bootstrap_port: int = BOOTSTRAP_PORT) -> Process:
         """Return a process of the engine as one of this pool."""
@@ -76,6 +90,8 @@ class PoolGroup:
 
     role: Role
     group: ReplicaGroup
+    variables: Sequence[Mapping[str, Any]]
+    """Of every container, as Kubernetes has them."""
     node_labels: Mapping[str, str]
     """Of the nodes that it has to be on; none where any will do, or no label is known."""
 
@@ -160,6 +176,7 @@ def _placed(
         for process in processes(one, model, cluster, address=f"node{node}", port=engine.port + here):
             gpus = tuple(used + gpu for gpu in process.gpus)
             placed = replace(pool.in_role(process, BOOTSTRAP_PORT + here), node=node + process.node, gpus=gpus)
+            placed = replace(placed, environment={**placed.environment, **pool.environment(model)})
             if engine.name == "vllm" and process.port is not None:
                 side = {"VLLM_NIXL_SIDE_CHANNEL_PORT": str(SIDE_CHANNEL_PORT + here * deployment.ranks)}
                 placed = replace(placed, environment={**placed.environment, **side})

@@ -60,6 +60,8 @@ def graph_pools(prefill: PoolGroup, decode: PoolGroup) -> list[dict[str, Any]]:
         spec = worker["podTemplate"]["spec"]
         if pool.group.engine.name == "vllm":  # SGLang's own options say it
             spec["containers"][0]["args"] += ["--disaggregation-mode", pool.role]
+        # the address is the worker's own to find
+        spec["containers"][0]["env"] += [each for each in pool.variables if "value" in each]
         if pool.node_labels:
             spec["nodeSelector"] = dict(pool.node_labels)
         components.append({"name": f"{pool.role.capitalize()}Worker", "type": pool.role, **worker})

@@ -10,7 +10,6 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from catalog.engines.launch import containers
-from catalog.engines.launch.kubernetes import POD_ADDRESS
 from catalog.engines.launch.options import without
 from catalog.engines.launch.pods import config_maps, gpu_limits, pod, token
 from catalog.engines.launch.process import model_argument
@@ -59,7 +58,7 @@ def llm_inference_pools(prefill: PoolGroup, decode: PoolGroup) -> list[dict[str,
     workloads = []
     for pool in (prefill, decode):
         workload = _workload(pool.group)
-        workload["template"]["containers"][0]["env"].append(POD_ADDRESS)
+        workload["template"]["containers"][0]["env"].extend(pool.variables)
         if pool.node_labels:
             workload["template"]["nodeSelector"] = dict(pool.node_labels)
         workloads.append(workload)

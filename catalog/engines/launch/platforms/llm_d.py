@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from catalog.engines.launch import containers
-from catalog.engines.launch.kubernetes import POD_ADDRESS
 from catalog.engines.launch.pods import SECRET, arguments, gpu_limits, probes, token, volumes
 from catalog.engines.launch.process import model_argument
 from catalog.engines.launch.replica_group import (
@@ -40,7 +39,7 @@ def pool_services(prefill: PoolGroup, decode: PoolGroup) -> list[dict[str, Any]]
     for pool in (prefill, decode):
         _check(pool.group)
         pods = _pods(pool.group)
-        pods["containers"][0]["env"].append(POD_ADDRESS)
+        pods["containers"][0]["env"].extend(pool.variables)
         pools[pool.role] = pods | ({"nodeSelector": dict(pool.node_labels)} if pool.node_labels else {})
     proxy = {"enabled": True, "targetPort": decode.group.server.port, "connector": "nixlv2", "secure": False}
     return [_values(prefill.group, proxy) | pools]

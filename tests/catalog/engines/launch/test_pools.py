@@ -12,7 +12,8 @@ from catalog.engines import FORMATS, ServingPool, render_pools
 from catalog.engines.launch.pools import pool_processes
 from catalog.errors import InputError
 from catalog.gpus import parse_cluster
-from catalog.models.find import find_model
+from catalog.models.find import all_models, find_model
+from catalog.models.stack import stack
 from catalog.schema import Deployment
 from tests.catalog.engines.launch.test_commands import options
 from tests.catalog.engines.launch.test_platforms import checked
@@ -114,6 +115,15 @@ def test_platforms_route_through_both():
         "prefill": "prefill",
         "decode": "decode",
     }
+
+
+@pytest.mark.parametrize("kind", ["vllm", *ABLE])
+def test_states_of_recurrent_layers_have_the_layout_that_they_are_handed_over_in(kind):
+    hybrid = next(
+        each for each in all_models() if any(p.state_bytes for _, each in stack(each).counts for p in each.mixers)
+    )
+    assert render_pools(*pools(), hybrid, kind).count("VLLM_SSM_CONV_STATE_LAYOUT") == (3 if kind == "vllm" else 2)
+    assert "VLLM_SSM_CONV_STATE_LAYOUT" not in render_pools(*pools(), LLAMA, kind)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind not in (*ABLE, "vllm", "sglang")])
