@@ -77,7 +77,10 @@ def most_of(mean: Array, number: Array) -> Array:
     below = np.cumsum(np.exp(logs), axis=1)
     below = np.where(below > 1.0 - 1e-12, 1.0, below)
     # One after the other, so that a mean has the same result bit for bit beside any others.
-    return np.asarray(np.cumsum(1.0 - below ** number[:, None], axis=1)[:, -1])
+    wide = np.ascontiguousarray(
+        np.broadcast_to(number[:, None], below.shape)
+    )  # powers of broadcast numbers round otherwise
+    return np.asarray(np.cumsum(1.0 - below**wide, axis=1)[:, -1])
 
 
 def shared_experts(longest: Cost, mean: Cost, together: NDArray[np.bool_]) -> Cost:
