@@ -44,10 +44,13 @@ ELSEWHERE = (
         (command, option): text
         for commands, text in (
             (
-                ("recommend", "estimate", "which"),
-                "adapters are modelled under traffic alone: ask advisor simulate or plan with --lora-adapters, or leave them out",
+                ("which",),
+                "it compares models without adapters: ask advisor recommend, simulate or plan with --lora-adapters, or leave them out",
             ),
-            (("simulate", "plan", "export"), "state how many adapters requests are of with --lora-adapters"),
+            (
+                ("simulate", "plan", "export", "recommend", "estimate"),
+                "state how many adapters requests are of with --lora-adapters",
+            ),
         )
         for command in commands
         for option in ("--lora", "--loras", "--enable-lora", "--max-loras", "--max-lora-rank", "--lora-modules")

@@ -34,6 +34,8 @@ CONTEXT_EXCHANGE = "context_exchange"
 and partial outputs of attention whose context is spread."""
 IMAGE_ENCODER = "image_encoder"
 """All that the encoder of the images of a prompt does."""
+ADAPTERS = "lora_adapters"
+"""All kernels of LoRA adapters."""
 ROUTING, MIXED = "routing", "mixed"
 """What plain PyTorch adds to send tokens to experts; and prompts that share the decode steps of a static batch."""
 

@@ -95,6 +95,10 @@ class DeploymentArrays:
     sequence_parallel: Array
     cache_by_heads: Array
     """1.0 where decode attention reads the KV cache once for each query head (``EngineTiming.reads_cache_by_heads_on``), else 0.0."""
+    lora_slots: Array
+    """Slots for LoRA adapters; 0 without,"""
+    lora_rank: Array
+    """and the rank of each."""
     release: Array
     """Minor release of the engine (33.0 of 0.33), 0.0: the one that the catalog describes."""
 
@@ -155,6 +159,9 @@ class DeploymentArrays:
         numbers["kv_bytes"] = table(kv_dtype, lambda d: BITS[d] / 8.0, kv_default)
         full = table(dtype, lambda d: matrix_flops(gpu, d if d in PLAIN else "bfloat16"), names["auto"])
         numbers["half_flops"] = full
+        adapters = np.atleast_1d(np.asarray(columns.get("adapters"), dtype=object)).tolist()
+        numbers["lora_slots"] = np.array([0.0 if each is None else float(each.max_loras) for each in adapters])
+        numbers["lora_rank"] = np.array([0.0 if each is None else float(each.rank) for each in adapters])
         backends = np.atleast_1d(np.asarray(columns.get("all2all_backend", ""), dtype=object))
         numbers["exchange"] = np.array([float(KERNELS.index(name)) for name in backends.tolist()])
         versions = np.atleast_1d(np.asarray(columns.get("engine_version", ""), dtype=object))
@@ -172,6 +179,7 @@ class DeploymentArrays:
             ("block_scales", "exchange", "untuned", "offload", "sequence_parallel", "cache_by_heads", "release"),
             0.0 * one,
         )
+        columns |= {"lora_slots": 0.0 * one, "lora_rank": 0.0 * one}
         columns |= {
             "weight_bytes": bits / 8.0,
             "kv_bytes": one * ACTIVATION_BYTES,

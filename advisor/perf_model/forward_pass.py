@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advisor.perf_model.adapters import adapter_cost
 from advisor.perf_model.collectives import stage_hand_over_ms
 from advisor.perf_model.cost import HAND_OVER, HOST, LAUNCH, OFFLOAD, Cost
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
@@ -70,6 +71,8 @@ def forward_pass_cost(cost_model: CostModel, step: ForwardPass, *, prefills: Arr
     cost = gpu_cost(model, layout, step, cluster, parameters)
     if model.images is not None:
         cost = cost + image_cost(model, layout, step.tokens - step.decodes, cluster, parameters)
+    if layout.lora_slots.any() and not cost_model.ideal:
+        cost = cost + adapter_cost(cost_model, step)
     message = 2.0 * step.tokens * model.hidden_size * ACTIVATION_BYTES / layout.tp  # hidden state and residual
     hops = (layout.pp - 1.0) * stage_hand_over_ms(message, layout.tp, layout.pp, cluster, parameters)
     cost = cost + Cost.of(HAND_OVER, communication=hops)

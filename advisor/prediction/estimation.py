@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.calibration.fit_file import LEVELS
+from advisor.perf_model.adapters import adapter_notes
 from advisor.perf_model.deployment_arrays import DeploymentArrays, checkpoint_dtype
 from advisor.prediction.deployment_estimate import ENERGY, Estimate
 from advisor.prediction.deployment_question import DeploymentQuestion
@@ -94,7 +95,7 @@ def estimate(
         acceptance: probability that a drafted token is accepted; None for what is published.
         images: of every prompt, beside the ``input_len`` tokens of its text; of models that take them.
         image_size: height and width of each in pixels, "1024x1024", which it is where nobody says.
-        deployment: further fields of ``Deployment``: sequence_parallel, offload, compiled, graphs, and engine_version, the release
+        deployment: further fields of ``Deployment``: adapters, sequence_parallel, offload, compiled, graphs, and engine_version, the release
             whose times are asked about.
 
     Raises:
@@ -154,6 +155,9 @@ def estimate(
             step_error=step_error(answer),
         )
         answer = dataclasses.replace(answer, speculation=said)
+    answer = dataclasses.replace(
+        answer, notes=(*answer.notes, *adapter_notes(wanted.adapters, answer.deployment.engine))
+    )
     run = None if answer.model.images else measured_run(question.evidence.runs, answer)
     return answer if run is None else with_measurement(answer, run)
 
@@ -218,6 +222,8 @@ def _all_cached(run: Measurement, estimate: Estimate) -> bool:
 def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement | None:
     """Return a run of exactly this configuration, the latest one; None if there is none."""
     wanted = estimate.deployment
+    if wanted.adapters is not None:  # no run has any
+        return None
     key = (
         estimate.model.name,
         estimate.cluster.gpu.name,

@@ -10,7 +10,6 @@ from advisor.prediction.inputs import read_cluster, read_model
 from advisor.recommendation.monitoring import MONITORING, alert_rules, dashboard
 from advisor.recommendation.problem import startable
 from advisor.recommendation.recommendation import Recommendation
-from advisor.simulator.adapter_terms import slots_gib
 from catalog.engines import FORMATS, ServingPool, export_format, render, render_pools
 from catalog.errors import InputError
 from catalog.schema import Slo
@@ -115,9 +114,6 @@ def _check_starts(estimate: Estimate) -> tuple[int, int]:
         )
         raise InputError(why or fallback)
     length, held = estimate.input_len + estimate.output_len, estimate.kv_capacity_tokens
-    if estimate.deployment.adapters is not None:  # their slots come out of the cache
-        taken = slots_gib(estimate.deployment.adapters, estimate.model, estimate.deployment)
-        held = max(int(held * (1.0 - taken / estimate.memory["kv_cache"])), 0)
     if held < length:
         raise InputError(
             f"{estimate.cluster} holds {held} tokens of KV cache in this layout; one request needs {length}"

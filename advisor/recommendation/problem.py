@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from advisor.recommendation.draft_search import DraftGains
     from advisor.recommendation.prefix_cache import PrefixCaches
     from catalog.errors import Note, Resolved
+    from catalog.features import Adapters
     from catalog.schema import Price
     from catalog.units import Array
     from search.scores import Direction
@@ -62,8 +63,7 @@ LAYOUT = ("tp", "pp", "ep", "dcp")
 """Columns in which layouts of a replica differ; the last is there where contexts are spread."""
 
 LEVEL_SHARE = 0.01
-"""Deployments whose ends differ by less than this share are level: nine in ten of the measured runs repeat to 1%
-(``catalog/data/runs``)."""
+"""Share by which level deployments' ends differ at most: nine in ten of the measured runs repeat to 1% (``catalog/data/runs``)."""
 
 REFINED = 100_000
 """Points of a grid of batches up to which the batches about its best are tried as well."""
@@ -87,6 +87,7 @@ class DeploymentSearch:
     """None: the engine's own share of each deployment."""
     offload: float = 0.0
     kv_offload: str | None = None
+    adapters: Adapters | None = None
     dcp: int | None = None
     """Decode context parallel degree; None: what is worth trying (``search.parallelism.context_degrees``)."""
     all2all_backend: str = ""
@@ -123,6 +124,7 @@ class DeploymentSearch:
                 "gpu_memory_utilization": self.gpu_memory_utilization,
                 "offload": self.offload,
                 "engine": self.engine,
+                "adapters": self.adapters,
                 "engine_version": self.engine_version,
                 "all2all_backend": self.all2all_backend,
                 "max_model_len": self.max_model_len or self.model.max_position_embeddings,
@@ -355,10 +357,7 @@ class DeploymentSearch:
         return self._described(space, {name: values[order[:1]] for name, values in columns.items()})[0]
 
     def deployment(self, record: Mapping[str, Any]) -> Deployment:
-        """Return one point as a deployment with nothing left open that decides whether it starts.
-
-        More requests in flight than an engine runs at once (a point beyond its limits) leave some waiting.
-        """
+        """Return one point as a deployment with nothing open that decides whether it starts; requests beyond the engine's limits wait."""
         record = {**record, "max_num_seqs": min(record["max_num_seqs"], record["max_num_batched_tokens"])}
         return Deployment(
             engine=self.engine,
@@ -366,6 +365,7 @@ class DeploymentSearch:
             gpu_memory_utilization=self.gpu_memory_utilization,
             offload=self.offload,
             kv_offload=self.kv_offload,
+            adapters=self.adapters,
             all2all_backend=self.all2all_backend,
             max_model_len=self.max_model_len,
             **record,

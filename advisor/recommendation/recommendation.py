@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from advisor.perf_model.adapters import adapter_notes
 from advisor.prediction.demand import QuestionFlags, read_demand
 from advisor.prediction.engine_start import checked_start
 from advisor.prediction.estimate_row import estimate_row
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from advisor.recommendation.question_change import Relaxation
     from advisor.simulator.pool_splits import PoolComparison
     from advisor.simulator.routers import Router
+    from catalog.features import Adapters
     from catalog.schema import Cluster, Model, Slo, Workload
     from search.study import StudyResult
 
@@ -167,6 +169,7 @@ def recommend(
     gpu_memory_utilization: float | None = None,
     offload: float = 0.0,
     kv_offload: str | None = None,
+    adapters: Adapters | None = None,
     dcp: int | None = None,
     all2all_backend: str = "",
     max_batch: int | None = None,
@@ -213,6 +216,7 @@ def recommend(
         gpu_memory_utilization: share of each GPU's memory that the engine may use; None for the engine's own.
         offload: share of the layers' weights streamed from CPU memory.
         kv_offload: tiers below the GPUs' KV cache, such as "cpu=200GB" (see ``catalog.kv_offload``).
+        adapters: LoRA adapters that requests are of: their slots, and their kernels in every step.
         dcp: decode context parallel degree of all layouts; None: 1 and, for requests of 8192 tokens or more, what leaves no copy of a
             KV cache.
         all2all_backend: of the experts that replicas share, which all layouts then do; see ``catalog.engines.all_to_all``.
@@ -284,6 +288,7 @@ def recommend(
         gpu_memory_utilization=gpu_memory_utilization,
         offload=offload,
         kv_offload=kv_offload,
+        adapters=adapters,
         dcp=checked_degree(dcp, kind, speculate),
         all2all_backend=checked_back_end(all2all_backend, served_model, resolved_cluster.value, kind),
         max_batch=max_batch or MOST_SEQUENCES,
@@ -293,7 +298,7 @@ def recommend(
         caches=None if caches is None else caches(knowledge),
     )
     notes = (*demand.notes, *resolved_model.notes, *resolved_cluster.notes, *knowledge.notes)
-    notes += (UNUSED,) if kv_offload and caches is None else ()
+    notes += (*adapter_notes(adapters, kind.name), *((UNUSED,) if kv_offload and caches is None else ()))
     search, by_formats = checked(search)
     answered = partial(_recommendation, by_formats=by_formats, notes=notes, storage=storage, top=top)
     gains = drafts_of(search, speculate, draft_len, acceptance)

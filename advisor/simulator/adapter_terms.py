@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advisor.perf_model.adapters import KERNELS, WEIGHT_BYTES, adapter_parameters
 from advisor.perf_model.forward_pass import HOST_LINK
 from advisor.simulator.cache_tiers import DISK_READ_GBPS
 from catalog.units import GIB
@@ -14,13 +15,8 @@ from catalog.units import GIB
 if TYPE_CHECKING:
     from advisor.perf_model.cost_model import CostModel
     from catalog.features import Adapters
-    from catalog.schema import Deployment, Model
+    from catalog.schema import Deployment
     from catalog.units import Array
-
-WEIGHT_BYTES = 2.0
-"""Of a number of an adapter: they are served in 16 bits."""
-KERNELS = 8.0
-"""In a layer: shrink and expand for query, key and value, for the output, for gate and up, for down (vllm/lora/layers, lora/ops)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +45,7 @@ class AdapterTerms:
         """Return what adapters take on one resolved deployment; of every product, each GPU has its part of both matrices."""
         model, gpu = cost_model.model, cost_model.cluster.gpu
         gpus = deployment.tp * deployment.pp
-        whole = adapter_parameters(model, adapters.rank) * WEIGHT_BYTES
+        whole = float(adapter_parameters(model, adapters.rank)) * WEIGHT_BYTES
         parameters = cost_model.parameters
         read_s = whole / gpus / (gpu.memory_bandwidth_gbps * 1e9)
         return cls(
@@ -61,14 +57,8 @@ class AdapterTerms:
             pass_s=KERNELS * model.num_hidden_layers / deployment.pp * float(parameters.kernel_us) * 1e-6,
             token_s=2.0 * whole / WEIGHT_BYTES / gpus / float(cost_model.layout.half_flops[0]),
             adapter_s=read_s,
-            gib=slots_gib(adapters, model, deployment),
+            gib=adapters.max_loras * whole / gpus / GIB,
         )
-
-
-def slots_gib(adapters: Adapters, model: Model, deployment: Deployment) -> float:
-    """Return GiB of all slots on one GPU."""
-    whole = adapter_parameters(model, adapters.rank) * WEIGHT_BYTES
-    return adapters.max_loras * whole / (deployment.tp * deployment.pp) / GIB
 
 
 def popularity(number: int, skew: float) -> Array:
@@ -77,15 +67,3 @@ def popularity(number: int, skew: float) -> Array:
     shares = np.cumsum(weights) / weights.sum()
     shares[-1] = 1.0
     return np.asarray(shares)
-
-
-def adapter_parameters(model: Model, rank: int) -> float:
-    """Return the parameters of an adapter on every product of attention and of the dense block: rank times what goes in and comes out
-    (Hu et al., arXiv 2106.09685).
-    """
-    hidden = model.hidden_size
-    queries = model.num_attention_heads * model.head_dim
-    keys = model.num_key_value_heads * model.head_dim
-    attention = (hidden + queries) * 2 + (hidden + keys) * 2
-    inner = (3 if model.gated_mlp else 2) * (hidden + model.intermediate_size)
-    return float(rank * (attention + inner) * model.num_hidden_layers)

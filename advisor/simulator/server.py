@@ -69,7 +69,8 @@ class AggregatedServer:
         """
         resolved = resolve(deployment, model, cluster)
         chosen = resolved.value
-        layout = DeploymentArrays.of([chosen], model, cluster.gpu)
+        # The loop has slots and kernels of adapters itself, those of the ones that run.
+        layout = DeploymentArrays.of([replace(chosen, adapters=None)], model, cluster.gpu)
         known = knowledge.marginal(chosen.engine, cluster.gpu)
         cost_model = CostModel.of(model, cluster, layout, known.parameters, chosen.engine)
         held = int(cost_model.memory.kv_capacity_tokens[0])
@@ -202,7 +203,7 @@ class AggregatedServer:
         seqs = min(self.scheduler.max_num_seqs, tokens)  # an engine takes a token a step for each
         stated = replace(self.deployment, max_num_batched_tokens=tokens, max_num_seqs=seqs)
         chosen = resolve(stated, model, old.cluster).value
-        layout = DeploymentArrays.of([chosen], model, old.cluster.gpu)
+        layout = DeploymentArrays.of([replace(chosen, adapters=None)], model, old.cluster.gpu)
         cost_model = CostModel.of(model, old.cluster, layout, old.parameters, old.engine)
         if not cost_model.memory.fits[0]:
             raise InputError(f"{model.name} does not fit with {tokens} tokens a step")

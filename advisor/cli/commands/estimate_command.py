@@ -9,7 +9,7 @@ import typer
 from advisor.cli.options.electricity import Electricity, co2_body, co2_lines
 from advisor.cli.options.evidence import PricedEvidence
 from advisor.cli.options.hardware import Hardware
-from advisor.cli.options.layout import FixedLayout, Speculative
+from advisor.cli.options.layout import Adapted, FixedLayout, Speculative
 from advisor.cli.options.output import EstimateOutput
 from advisor.cli.options.workload import StaticBatch
 from advisor.cli.output import answer
@@ -30,6 +30,7 @@ def estimate(
     requests: StaticBatch,
     layout: FixedLayout,
     speculation: Speculative,
+    adapters: Adapted,
     evidence: PricedEvidence,
     electricity: Electricity,
     output: EstimateOutput,
@@ -59,6 +60,7 @@ def estimate(
         runs=evidence.read(),
         price=evidence.price,
         **speculation.keywords(),
+        adapters=adapters.stated,
     )
     chosen, products, joules = output.format_, output.products, result.energy_j_per_token
 

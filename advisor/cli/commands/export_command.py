@@ -64,6 +64,7 @@ def export(
         **hardware.keywords(),
         **layout.knobs(),
         "offload": layout.offload,
+        "adapters": adapters.stated,
         "runs": evidence.read(),
     }
     result: Estimate | Recommendation
@@ -81,12 +82,12 @@ def export(
             images=requests.images,
             image_size=requests.image_size,
         )
-        result = _started(asked(**common, **degrees), adapters)
+        result = _started(asked(**common, **degrees))
         pool = _pool(layout).prefill(result.deployment)
         if pool is not None:
             where = {"gpus": layout.prefill_gpus} if layout.prefill_gpus else {}
             stated = {name: getattr(pool, name) for name in ("tp", "pp", "dp", "ep")}
-            prefill = _started(asked(**{**common, **where}, **stated), adapters)
+            prefill = _started(asked(**{**common, **where}, **stated))
     else:
         if _pool(layout) != Serving():
             raise InputError("a pool for prompts stands beside a stated layout; say it with --tp, --dp")
@@ -111,7 +112,6 @@ def export(
             typer.echo(
                 f"advisor: without --speculate {speculation.speculate}: no drafts are best at this load", err=True
             )
-        result = replace(result, best=_adapted(result.best, adapters))
     text = export(result, target, prefill=prefill, slo=limits.slo() if degrees else None, **layout.below())
     write(text if text.endswith("\n") else f"{text}\n")
 
@@ -123,15 +123,10 @@ def _pool(layout: ChosenLayout) -> Serving:
     )
 
 
-def _adapted(estimate: Estimate, adapters: Adapted) -> Estimate:
-    return replace(estimate, deployment=adapters.adapted(estimate.deployment))
-
-
-def _started(estimate: Estimate, adapters: Adapted) -> Estimate:
-    """Return a deployment that fits, with the drafts and the adapters that were asked for."""
+def _started(estimate: Estimate) -> Estimate:
+    """Return a deployment that fits, with the drafts that were asked for."""
     if not estimate.fits:
         raise refuse("; ".join(note.text for note in estimate.notes if note.kind == "warning"))
-    estimate = _adapted(estimate, adapters)
     if estimate.speculation is None:
         return estimate
     return replace(estimate, deployment=replace(estimate.deployment, drafting=estimate.speculation.drafting))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from advisor.cli.options.evidence import Offers
 from advisor.cli.options.hardware import Hardware
-from advisor.cli.options.layout import SearchedEngine, Speculative
+from advisor.cli.options.layout import Adapted, SearchedEngine, Speculative
 from advisor.cli.options.output import ReportedOutput
 from advisor.cli.options.search import Search
 from advisor.cli.options.slo import SureLimits
@@ -21,6 +21,7 @@ def recommend(
     search: Search,
     engine: SearchedEngine,
     speculation: Speculative,
+    adapters: Adapted,
     evidence: Offers,
     output: ReportedOutput,
 ) -> None:
@@ -47,6 +48,7 @@ def recommend(
             **requests.keywords(),
             **limits.keywords(),
             **speculation.keywords(),
+            adapters=adapters.stated,
             confidence=limits.confidence,
             runs=evidence.read(),
             price=evidence.price,

@@ -239,18 +239,22 @@ class Adapted:
     lora_skew: Annotated[float, flag("--lora-skew", metavar="EXPONENT")] = 1.0
     """Exponent of Zipf's law of how often each adapter is asked for; 0: equally often."""
 
-    def adapted(self, deployment: Deployment) -> Deployment:
-        """Return a deployment with the adapters that are stated."""
+    @property
+    def stated(self) -> Adapters | None:
+        """Return the adapters that are stated; None without."""
         if self.lora_adapters is None:
-            return deployment
-        adapters = Adapters(
+            return None
+        return Adapters(
             number=self.lora_adapters,
             rank=self.lora_rank,
             max_loras=self.max_loras,
             max_cpu_loras=self.max_cpu_loras,
             skew=self.lora_skew,
         )
-        return replace(deployment, adapters=adapters)
+
+    def adapted(self, deployment: Deployment) -> Deployment:
+        """Return a deployment with the adapters that are stated."""
+        return replace(deployment, adapters=self.stated)
 
 
 @group("Speculation")

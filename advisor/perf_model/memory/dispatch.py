@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from advisor.perf_model.adapters import beside_slots
 from advisor.perf_model.memory.torch_engine import is_run, torch_memory
 from advisor.perf_model.memory.vllm import paged_memory
 from catalog.engines import find_engine
@@ -26,4 +27,4 @@ def memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engine: str
     """
     if find_engine(engine).memory.allocator == "caching" and is_run(model):
         return torch_memory(model, cluster, layout)
-    return paged_memory(model, cluster, layout, engine)
+    return beside_slots(paged_memory(model, cluster, layout, engine), model, layout)

@@ -20,7 +20,7 @@ from advisor.render.document import Document, Figure, Section, ShellCommand, Tab
 from advisor.render.figures.recommendation import memory_bars, trade
 from advisor.render.figures.vega import printed
 from advisor.render.lines import corrected_line, hardware, memory_line, notes, sources_line, tier_lines
-from advisor.render.next_command import command, drafting_words, layout_words
+from advisor.render.next_command import adapter_words, command, drafting_words, layout_words
 from advisor.render.numbers import count, dollars, duration, limit, share, short
 from advisor.render.tables import ESSENTIAL, UNIFORM, Column, FlatRows
 from advisor.render.vocabulary import E2E, METRIC_NAMES, TPOT, TTFT, goal_and_limits
@@ -313,7 +313,7 @@ def _next(answer: Recommendation) -> ShellCommand | None:
     # a batch in flight needs no limit of its own
     knobs = [name for name in KNOBS if name != "max_num_seqs"]
     words = [*engine_words(best.deployment, answer.model, answer.cluster, knobs=knobs), *layout_words(best.deployment)]
-    words += drafting_words(best.deployment)
+    words += [*drafting_words(best.deployment), *adapter_words(best.deployment)]
     return command(
         "simulate",
         answer.model,

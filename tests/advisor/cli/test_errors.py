@@ -42,7 +42,7 @@ def refused(*arguments):
         (["estimate", "--model", "llama-13b", "--gpus", "A100"], ["missing --batch", "--batch 32"]),
         (["recommend", "--gpus"], ["--gpus", "requires an argument"]),
         (["observe", "--model", "llama-3.1-8b", "--gpus", "H100"], ["missing --prometheus", "--prometheus http://"]),
-        ([*RECOMMEND, "--lora", "8"], ["takes no --lora", "advisor simulate or plan", "--lora-adapters"]),
+        ([*RECOMMEND, "--lora", "8"], ["takes no --lora", "--lora-adapters"]),
         (["simulate", "--enable-lora"], ["takes no --enable-lora", "--lora-adapters"]),
         (["plan", "--prefill-gpus", "H100"], ["takes no --prefill-gpus", "--disaggregate --gpus H200,H100"]),
         (["plan", "--prefill-replicas", "2"], ["takes no --prefill-replicas", "--disaggregate --gpus H200,H100"]),
