@@ -77,9 +77,8 @@ def most_of(mean: Array, number: Array) -> Array:
     below = np.cumsum(np.exp(logs), axis=1)
     below = np.where(below > 1.0 - 1e-12, 1.0, below)
     # One after the other, so that a mean has the same result bit for bit beside any others.
-    wide = np.ascontiguousarray(
-        np.broadcast_to(number[:, None], below.shape)
-    )  # powers of broadcast numbers round otherwise
+    # Powers of broadcast numbers would round otherwise for one deployment than for several.
+    wide = np.ascontiguousarray(np.broadcast_to(number[:, None], below.shape))
     return np.asarray(np.cumsum(1.0 - below**wide, axis=1)[:, -1])
 
 
