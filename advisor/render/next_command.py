@@ -11,7 +11,7 @@ from advisor.prediction.option_words import lengths, limits
 from advisor.render.document import ShellCommand
 from advisor.simulator.routers import FCFS
 from catalog.features import HEADS, Adapters
-from catalog.gpus import FABRIC
+from catalog.gpus import FABRIC, find_gpu
 from catalog.schema import Cluster
 
 if TYPE_CHECKING:
@@ -116,7 +116,10 @@ def pool_words(prefill: Deployment | None, gpu: str | None) -> list[str]:
     """Return the options of a pool for prompts, on GPUs of another kind where one is named; none without a pool."""
     if prefill is None:
         return []
-    where = [] if gpu is None else ["--prefill-gpus", f"{prefill.num_gpus}x{gpu.replace(' ', '-')}"]
+    where = []
+    if gpu is not None:
+        known = find_gpu(gpu.partition(" (")[0]).value
+        where = ["--prefill-gpus", whole_servers(prefill.num_gpus, known, gpu.replace(" ", "-"))]
     return [*where, "--prefill-replicas", str(prefill.dp), "--prefill-tp", str(prefill.tp)]
 
 

@@ -17,7 +17,7 @@ from advisor.cli import app
 from advisor.cli.program import BAD_INPUT
 from advisor.prediction.inputs import chosen_price
 from advisor.render.answers.speculation import plan_speculation_lines
-from advisor.render.next_command import whole_servers
+from advisor.render.next_command import pool_words, whole_servers
 from advisor.render.vocabulary import fleet_name, replica_name
 from advisor.simulator.pool_pairs import PoolTerms
 from advisor.simulator.replica_sizing import TrafficSpec
@@ -533,7 +533,7 @@ def test_a_plan_of_pools_is_as_sure_as_the_simulation_of_it():
             slo=limits,
             deployment=serving,
             prefill=option.prefill,
-            prefill_gpus=f"{option.prefill.num_gpus}x{option.prefill_gpu}" if apart else None,
+            prefill_gpus=pool_words(option.prefill, option.prefill_gpu)[1] if apart else None,
             duration_s=found.duration_s,
         )
         for metric, ends in option.intervals.items():
