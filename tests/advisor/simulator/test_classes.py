@@ -217,3 +217,12 @@ def test_a_plan_for_one_class_is_the_plain_plan():
     assert plain.best is not None
     assert (alone.best.gpus, alone.best.latencies) == (plain.best.gpus, plain.best.latencies)
     assert (alone.carries_s, alone.next_carries_s) == (plain.carries_s, plain.next_carries_s)
+
+
+def test_the_plan_that_follows_is_for_the_rate_that_was_asked():
+    from advisor.render.answers.simulation import document
+
+    served = advisor.simulate("llama-3.1-8b", "H100", rate=3.0, duration_s=20.0, draws=0, tpot=2.0)
+    (command,) = (section.command for section in document([served]).sections if section.command)
+    assert command.argv[command.argv.index("--rate") + 1] == "3"
+    assert served.rate != 3.0
