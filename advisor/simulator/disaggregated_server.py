@@ -94,20 +94,24 @@ class DisaggregatedServer:
     @property
     def within_node(self) -> bool:
         """Return whether both pools fit in one node; else the caches cross the network."""
+        return self._within_node(1)
+
+    def _within_node(self, multiple: int) -> bool:
+        """Return it of ``multiple`` times as many replicas, any of which may decode for any."""
         needed = self.prefill.deployment.num_gpus + self.decode.deployment.num_gpus
-        return not self.of_two_kinds and needed <= self.decode.cost_model.cluster.gpus_per_node
+        return not self.of_two_kinds and multiple * needed <= self.decode.cost_model.cluster.gpus_per_node
 
     @property
     def bytes_per_token(self) -> float:
         """Return bytes of KV cache per token over the busiest link: every GPU of a replica sends or takes its part."""
         return max(float(pool.cost_model.memory.kv_bytes_per_token[0]) for pool in (self.prefill, self.decode))
 
-    def link(self, parameters: Parameters) -> KvTransfer:
-        """Return the hand-over under these parameters, as slow as the slower of both ends."""
+    def link(self, parameters: Parameters, multiple: int = 1) -> KvTransfer:
+        """Return the hand-over under these parameters, as slow as the slower of both ends, of ``multiple`` times as many replicas."""
         ends = [pool.cost_model.cluster for pool in (self.prefill, self.decode)]
         if self.link_gbps is not None:
             ends = [replace(end, network_gbps=self.link_gbps) for end in ends]
-        crosses = not self.within_node or self.link_gbps is not None
+        crosses = not self._within_node(multiple) or self.link_gbps is not None
         latency = max(float(hand_over_ms(0.0, end, parameters, crosses=crosses)) for end in ends)
         many = max(float(hand_over_ms(1e9, end, parameters, crosses=crosses)) for end in ends)
         return KvTransfer(ms_per_token=(many - latency) / 1e9 * self.bytes_per_token, latency_ms=latency)
@@ -226,7 +230,15 @@ class DisaggregatedServer:
         self, traffic: Arrivals, times: tuple[StepTimes, StepTimes, KvTransfer], multiple: int = 1
     ) -> RequestResults:
         """Serve the traffic on ``multiple`` times as many replicas."""
-        return serve_apart(traffic, *self._pools(times, multiple), times[2])
+        return serve_apart(traffic, *self._pools(times, multiple), self._link_of(times[2], multiple))
+
+    def _link_of(self, link: KvTransfer, multiple: int) -> KvTransfer:
+        """Return a link as it is between ``multiple`` times as many replicas, which may fill more than a node."""
+        if self._within_node(multiple) == self.within_node:
+            return link
+        here, there = (self.link(self.decode.marginal.parameters, number) for number in (1, multiple))
+        slower = link.ms_per_token / here.ms_per_token
+        return KvTransfer(ms_per_token=slower * there.ms_per_token, latency_ms=slower * there.latency_ms)
 
     def saturation(
         self, traffic: Arrivals, times: tuple[StepTimes, StepTimes, KvTransfer], hit_rate: float | None = None

@@ -7,12 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advisor.prediction.evidence import Evidence
 from advisor.simulator.arrivals import Arrivals
+from advisor.simulator.disaggregated_server import DisaggregatedServer
 from advisor.simulator.disaggregation import KvTransfer, ServerPool, saturation_apart, serve_apart
 from advisor.simulator.scheduler import Scheduler, serve
+from advisor.simulator.server import AggregatedServer
 from advisor.simulator.simulation import simulate
 from advisor.simulator.step_table import StepConstants, StepTimes
 from catalog.errors import InputError
+from catalog.gpus import parse_cluster
+from catalog.models.find import find_model
 from catalog.schema import Deployment, Workload
 
 NO_LINK = KvTransfer(ms_per_token=0.0, latency_ms=0.0)
@@ -177,6 +182,27 @@ def test_between_nodes_the_network_carries_it():
     }
     assert any("50 GB/s between nodes" in note.text for note in notes["2x1xH200"])
     assert not any("between nodes" in note.text for note in notes["2xH200"])
+
+
+def test_several_of_both_pools_cross_the_network_once_they_fill_more_than_a_node():
+    """Three times two GPUs for prompts and two for outputs are two nodes, whether they are asked for as one or as three of a kind."""
+    model, node = find_model("llama-3.1-8b").value, parse_cluster("8xH100").value
+    knowledge = Evidence.of(None, engine="vllm", gpu=node.gpu)
+
+    def pools(times, nodes):
+        cluster = replace(node, nodes=nodes)
+        deployments = (Deployment(tp=2, dp=times, max_model_len=8192) for _ in range(2))
+        return DisaggregatedServer.of(
+            *(AggregatedServer.of(model, cluster, each, knowledge, {}) for each in deployments)
+        )
+
+    asked = replace(traffic(60, 20.0), input_len=np.full(60, 4000))
+    one, three = pools(1, 1), pools(3, 2)
+    assert one.within_node
+    assert not three.within_node
+    found, whole = (each.served(asked, each.believed_times(), multiple) for each, multiple in ((one, 3), (three, 1)))
+    np.testing.assert_allclose(found.ttft_ms, whole.ttft_ms, rtol=1e-9)
+    np.testing.assert_allclose(found.e2e_ms, whole.e2e_ms, rtol=1e-9)
 
 
 def test_prompts_on_gpus_of_another_kind():
