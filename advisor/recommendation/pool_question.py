@@ -34,7 +34,7 @@ KINDS = 2
 """Of GPUs that pools may be of."""
 
 
-UNKNOWN = ("offload", "kv_offload", "shared_prefix", "sessions", "speculate", "dcp", "all2all_backend")
+UNKNOWN = ("offload", "kv_offload", "shared_prefix", "sessions", "speculate", "dcp", "all2all_backend", "adapters")
 """Arguments of ``recommend`` that the search over splits does not know."""
 
 

@@ -10,6 +10,7 @@ from advisor.render.answers.recommendation import document
 from advisor.simulator.pool_splits import PoolComparison, SplitSearch
 from advisor.simulator.simulation import simulate
 from catalog.errors import InputError
+from catalog.features import Adapters
 
 ASKED = {"dtypes": "fp8", "input_len": 4000, "output_len": 400, "ttft": "2s", "tpot": "25ms"}
 MODEL = "llama-3.1-8b"
@@ -95,6 +96,7 @@ def test_a_verdict_says_no_where_nothing_is_gained():
         ({"tpot": 50, "objective": "latency"}, "not by latency"),
         ({"tpot": 50, "speculate": "ngram"}, "not searched with speculate"),
         ({"tpot": 50, "turns": 3}, "not searched with turns"),
+        ({"tpot": 50, "adapters": Adapters(number=9)}, "not searched with adapters"),
         ({"tpot": 50, "kv_link_gbps": 0.0}, "kv_link_gbps"),
         ({"tpot": 50, "kv_link_gbps": 10.0, "disaggregate": False}, "add disaggregate"),
     ],
