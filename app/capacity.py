@@ -104,7 +104,7 @@ def _tell(plan: CapacityPlan, asked: CapacityInputs) -> None:
                 alt="Latencies as shares of their limits, with 90% intervals",
             )
     if plan.best:
-        with right:
+        with right if plan.slo.limits else left:
             st.markdown("### If the traffic were different")
             st.caption("The same layout, as many replicas as it then takes.")
             draw(tornado(plan), "sensitivity", height=330, alt="What other rates and lengths would need")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 ROUTER_NAMES = {name: name.replace("_", " ") for name in ROUTERS}
-QUEUE_NAMES = dict(zip(POLICIES, ("first come, first served", "by priority of the classes"), strict=True))
+QUEUE_NAMES = dict(zip(POLICIES, ("first come, first served", "by priority"), strict=True))
 DRAFTS: Mapping[str, str] = {
     "": "no drafts",
     **dict(

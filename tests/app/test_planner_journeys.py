@@ -75,7 +75,7 @@ def test_classes_are_planned_by_priority_and_the_command_is_there_to_copy(server
     expect(tab.get_by_role("button", name="Upload a classes.yaml")).to_be_visible()
     tab.get_by_text("Drafts, cache tiers, adapters and queue").click()
     tab.get_by_role("combobox", name="Queue").click()
-    tab.get_by_role("option", name="by priority of the classes").click()
+    tab.get_by_role("option", name="by priority").click()
     expect(tab).to_have_url(re.compile("queue=by"))
     tab.get_by_role("button", name="Plan", exact=True).click()
     expect(tab.get_by_role("heading", name=re.compile("1 x H200-SXM as TP1 PP1 serves 2 requests"))).to_be_visible()
