@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from advisor import ExtraRuns
     from advisor.render.vocabulary import Regime
-    from app.details import Engine, Prompts
+    from app.details import EngineDetails, Prompts
     from app.inputs import Knobs
 
 MOST = 64
@@ -39,7 +39,7 @@ def recommendation(
     engine: str,
     knobs: Knobs,
     prompts: Prompts,
-    served: Engine,
+    served: EngineDetails,
     price: float | None = None,
     runs: ExtraRuns | None = None,
 ) -> advisor.Recommendation:
@@ -57,7 +57,7 @@ def recommendation(
     return advisor.recommend(model, gpus, **question, runs=runs)
 
 
-def recommendation_keywords(*, knobs: Knobs, prompts: Prompts, served: Engine, **stated: Any) -> dict[str, Any]:
+def recommendation_keywords(*, knobs: Knobs, prompts: Prompts, served: EngineDetails, **stated: Any) -> dict[str, Any]:
     """Return a question as keywords of ``advisor.recommend``."""
     return {
         **stated,

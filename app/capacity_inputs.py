@@ -130,7 +130,7 @@ class CapacityInputs:
     classes: Mapping[str, Any] | None = None
     """As ``advisor.plan`` takes them; None: all requests are alike."""
     prompts: details.Prompts
-    served: details.Engine
+    served: details.EngineDetails
     fleet: details.Fleet
     runs: ExtraRuns | None
 

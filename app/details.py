@@ -72,7 +72,7 @@ class Prompts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
+class EngineDetails:
     """How an engine serves, apart from its layout and formats."""
 
     router: str = ROUTERS[0]
@@ -151,7 +151,7 @@ def prompts() -> Prompts:
     )
 
 
-def engine(*, plans: bool) -> tuple[Engine, Fleet]:
+def engine(*, plans: bool) -> tuple[EngineDetails, Fleet]:
     """Ask how the engine serves; with ``plans`` also what only a fleet has."""
     stated = {**NO_SERVING, **(NO_FLEET if plans else {})}
     with _detail("Drafts, cache tiers, adapters and queue" if plans else "Drafts, cache tiers and router", stated):
@@ -178,7 +178,7 @@ def engine(*, plans: bool) -> tuple[Engine, Fleet]:
             tokens = inputs.number(
                 "Tokens a step", "step_tokens", (1, 10**7), None, 512, help=why, placeholder="the engine's"
             )
-    served = Engine(
+    served = EngineDetails(
         router=router,
         kv_offload=tiers.strip() or None,
         engine_version=release.strip(),
