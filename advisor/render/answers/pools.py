@@ -10,7 +10,7 @@ from advisor.render.lines import sources_line
 from advisor.render.next_command import command, layout_words, pool_words, whole_servers
 from advisor.render.numbers import duration, share, short, span
 from advisor.render.tables import Column, FlatRows
-from advisor.render.vocabulary import METRIC_NAMES, pools_name
+from advisor.render.vocabulary import METRIC_NAMES, TTFT, pools_name
 from catalog.gpus import find_gpu
 from catalog.schema import LATENCIES, Cluster
 
@@ -69,7 +69,7 @@ def _met(pools: LoadedFleet) -> str:
         f"{METRIC_NAMES[name]} {duration(value, pools.intervals.get(name))}" for name, value in pools.latencies.items()
     ]
     carried = f"{short(pools.rate)} {span(*pools.rate_interval)} requests/s"
-    handed = "" if pools.kv_transfer_ms is None else f"; of TTFT the KV cache takes {duration(pools.kv_transfer_ms)}"
+    handed = "" if pools.kv_transfer_ms is None else f"; of {TTFT} the KV cache takes {duration(pools.kv_transfer_ms)}"
     return f"with pools {carried}, {', '.join(met)}{handed}"
 
 

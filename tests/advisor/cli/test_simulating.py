@@ -92,7 +92,8 @@ def test_simulate_and_plan_say_the_same_of_what_both_take():
     one, other = ({each.name: each for each in commands[name].params} for name in ("simulate", "plan"))
     both = one.keys() & other.keys()
     assert {"rate", "trace", "duration", "percentile", "ttft", "input_len", "router", "draws", "report", "seed"} <= both
-    for name in both - {"gpus"}:  # of a plan those are kinds, as many as it takes
+    chosen = {"gpus", "decode_context_parallel_size"}  # a plan chooses how many
+    for name in both - chosen:
         told = [(each.opts, each.help, each.default, each.required) for each in (one[name], other[name])]
         assert told[0] == told[1], name
 

@@ -87,7 +87,7 @@ def test_what_runs_as_predicted_has_not_drifted(predicted, tmp_path):
 
 
 def test_what_is_slower_has_drifted_and_is_told_to_be_taken_over(predicted, tmp_path):
-    answer = observed(written(tmp_path, page(predicted, factor=2.5)), slo=Slo(tpot_ms=20.0))
+    answer = observed(written(tmp_path, page(predicted, factor=2.5)), slo=Slo(tpot_ms=1.5 * predicted.mean("tpot_ms")))
     assert answer.drifted
     assert any("drifted" in line for line in answer.advice)
     assert set(answer.missed) == {"tpot_ms"}

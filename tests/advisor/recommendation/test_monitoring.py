@@ -20,7 +20,7 @@ QUESTIONS = (
     ("llama-3.1-8b", "1xH100", {"engine": "sglang"}),
     ("llama-3.1-8b", "1xH100", {"engine": "tensorrt-llm", "tpot": "40ms"}),
     ("qwen3-30b-a3b", "2xH100", {"use": "chat"}),
-    ("llama-3.3-70b", "4xH200", {"use": "rag"}),
+    ("llama-3.3-70b", "8xH200", {"use": "rag"}),
     ("mixtral-8x7b", "4xMI300X", {}),
     ("gpt-oss-120b", "2xB200", {"e2e": "20s"}),
     ("qwen2.5-14b", "1xH100", {"dtypes": "fp8"}),
