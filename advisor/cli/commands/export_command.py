@@ -16,7 +16,7 @@ from advisor.cli.options.search import Goal
 from advisor.cli.options.slo import MeanLimits, SureLimits
 from advisor.cli.options.workload import InFlight
 from advisor.cli.output import progress, write
-from advisor.cli.pools import Serving
+from advisor.cli.pools import LAYOUT, Serving
 from advisor.cli.program import nothing_feasible, refuse
 from catalog.errors import InputError
 
@@ -86,7 +86,7 @@ def export(
         pool = _pool(layout).prefill(result.deployment)
         if pool is not None:
             where = {"gpus": layout.prefill_gpus} if layout.prefill_gpus else {}
-            stated = {name: getattr(pool, name) for name in ("tp", "pp", "dp", "ep")}
+            stated = {name: getattr(pool, name) for name in LAYOUT}
             prefill = _started(asked(**{**common, **where}, **stated))
     else:
         if _pool(layout) != Serving():

@@ -221,3 +221,12 @@ def test_the_command_after_a_simulation_of_pools_starts_both():
     assert "--tensor-parallel-size 2" in result.stdout
     refused = CliRunner().invoke(app, [*words[1:], "--format", "compose"])
     assert "no pools for prompts and outputs" in refused.stderr
+
+
+def test_pools_that_are_started_spread_contexts_as_they_were_simulated():
+    knobs = Deployment(tp=8, dcp=2)
+    asked = {"workload": {"rate": 2.0}, "duration_s": 10.0, "draws": 0}
+    found = simulate("qwen3-30b-a3b", "2x8xH200", deployment=knobs, prefill=knobs, **asked)
+    words = document([found]).sections[-1].command.argv
+    result = CliRunner().invoke(app, words[1:])
+    assert result.stdout.count("--decode-context-parallel-size 2") == 2
