@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from catalog.models.stack import stack
+from catalog.models.sizes import has_states
 
 if TYPE_CHECKING:
     from catalog.schema import Model
@@ -22,7 +22,7 @@ EXPERTS = " experts"
 
 def beyond_dense(model: Model) -> bool:
     """Return whether a model has experts or recurrent layers."""
-    return model.moe_layers > 0 or any(part.state_bytes for _, layer in stack(model).counts for part in layer.mixers)
+    return model.moe_layers > 0 or has_states(model)
 
 
 def implementation_variance(provenance: str, compiled: Array | float) -> Array:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from catalog.engines.registry import REFERENCE, find_engine
 from catalog.errors import InputError
 from catalog.mixers import LatentAttention
+from catalog.models.sizes import has_states
 from catalog.models.stack import stack
 from catalog.schema import require_positive
 
@@ -120,9 +121,9 @@ def context_problem(model: Model, tp: int, dcp: int) -> str:
     if dcp == 1:
         return ""
     mixers = [part for layer in stack(model).kinds for part in layer.mixers]
-    if any(part.state_bytes for part in mixers):
+    if has_states(model):
         return f"{model.name} has recurrent layers, whose states are not spread"
-    if any(part.window for part in mixers if not part.state_bytes):
+    if any(part.window for part in mixers):
         return f"{model.name} has sliding-window layers, whose cache is not spread"
     if any(isinstance(part, LatentAttention) and part.compress > 1 for part in mixers):
         return f"{model.name} caches several tokens as one, which is not spread"

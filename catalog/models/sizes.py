@@ -170,5 +170,10 @@ def state_bytes_per_sequence(model: Model) -> int:
     return sum(count * part.state_bytes for count, layer in stack(model).counts for part in layer.mixers)
 
 
+def has_states(model: Model) -> bool:
+    """Return whether the model has recurrent layers, which keep a state for each sequence."""
+    return state_bytes_per_sequence(model) > 0
+
+
 def _norm(model: Model) -> int:
     return model.hidden_size * (1 + model.norm_bias)

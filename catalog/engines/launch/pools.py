@@ -18,7 +18,7 @@ from catalog.engines.launch.process import ROUTER_PORT, Process, pinned
 from catalog.engines.launch.replica_group import ReplicaGroup, replica_group
 from catalog.engines.registry import find_engine
 from catalog.errors import InputError
-from catalog.models.stack import stack
+from catalog.models.sizes import has_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,14 +27,16 @@ if TYPE_CHECKING:
 
 Role = Literal["prefill", "decode"]
 KV_ROLES = {"prefill": "kv_producer", "decode": "kv_consumer"}
-SIDE_CHANNEL_HOST, SIDE_CHANNEL_PORT = "VLLM_NIXL_SIDE_CHANNEL_HOST", 5600
-"""vLLM's variable of the address that other servers reach it by, and where it listens: one port for each of its replicas (envs.py)."""
+SIDE_CHANNEL_HOST, SIDE_CHANNEL_PORT = "VLLM_NIXL_SIDE_CHANNEL_HOST", "VLLM_NIXL_SIDE_CHANNEL_PORT"
+"""vLLM's variables of the address that other servers reach it by, and of where it listens (envs.py),"""
+FIRST_SIDE_CHANNEL = 5600
+"""by default there; a server takes one port for each of its replicas."""
 POD_ADDRESS = {"name": SIDE_CHANNEL_HOST, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 """Where a pod is found by those of the other pool."""
 STATE_LAYOUT = {"VLLM_SSM_CONV_STATE_LAYOUT": "DS"}
 """Which vLLM asks for where a model's recurrent layers have states to hand over (v1/nixl/base_worker.py)."""
-BOOTSTRAP_PORT = 8998
-"""Of SGLang's server for prompts (``--disaggregation-bootstrap-port``)."""
+BOOTSTRAP_PORT, BOOTSTRAP_OPTION = 8998, "--disaggregation-bootstrap-port"
+"""Of SGLang's server for prompts, and the option that sets it."""
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 """What NVIDIA's GPU feature discovery writes on a node."""
 NEEDS = {"vllm": "pip install nixl vllm-router", "sglang": "pip install nixl sglang-router"}
@@ -67,15 +69,14 @@ class ServingPool:
 
     def environment(self, model: Model) -> dict[str, str]:
         """Return the variables that the hand-over of this model's cache needs."""
-        recurrent = any(part.state_bytes for _, layer in stack(model).counts for part in layer.mixers)
-        return dict(STATE_LAYOUT) if recurrent and self.deployment.engine == "vllm" else {}
+        return dict(STATE_LAYOUT) if has_states(model) and self.deployment.engine == "vllm" else {}
 
     def in_role(self, process: Process, bootstrap_port: int = BOOTSTRAP_PORT) -> Process:
         """Return a process of the engine as one of this pool."""
         if self.deployment.engine == "sglang":
             words = ["--disaggregation-mode", self.role, "--disaggregation-transfer-backend", "nixl"]
             if self.role == "prefill":
-                words += ["--disaggregation-bootstrap-port", str(bootstrap_port)]
+                words += [BOOTSTRAP_OPTION, str(bootstrap_port)]
         else:
             words = [
                 "--kv-transfer-config",
@@ -178,7 +179,7 @@ def _placed(
             placed = replace(pool.in_role(process, BOOTSTRAP_PORT + here), node=node + process.node, gpus=gpus)
             placed = replace(placed, environment={**placed.environment, **pool.environment(model)})
             if engine.name == "vllm" and process.port is not None:
-                side = {"VLLM_NIXL_SIDE_CHANNEL_PORT": str(SIDE_CHANNEL_PORT + here * deployment.ranks)}
+                side = {SIDE_CHANNEL_PORT: str(FIRST_SIDE_CHANNEL + here * deployment.ranks)}
                 placed = replace(placed, environment={**placed.environment, **side})
             yield placed if len(gpus) == per_node else pinned(placed, cluster.gpu)
         used, here = used + size, here + 1
@@ -199,15 +200,14 @@ def _host(process: Process, nodes: int) -> str:
 
 def _reachable(process: Process, nodes: int) -> Process:
     """Return a process that the servers of other nodes find."""
-    if nodes == 1 or "VLLM_NIXL_SIDE_CHANNEL_PORT" not in process.environment:
+    if nodes == 1 or SIDE_CHANNEL_PORT not in process.environment:
         return process
     return replace(process, environment={**process.environment, SIDE_CHANNEL_HOST: _host(process, nodes)})
 
 
 def _bootstrap_ports(servers: Sequence[Process]) -> list[int]:
-    option = "--disaggregation-bootstrap-port"
     return [
-        int(process.argv[process.argv.index(option) + 1])
+        int(process.argv[process.argv.index(BOOTSTRAP_OPTION) + 1])
         for process in servers
-        if process.port is not None and option in process.argv
+        if process.port is not None and BOOTSTRAP_OPTION in process.argv
     ]
