@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
-from advisor.perf_model.expert_exchange import EIGHT_BIT_BYTES, FIXED_US, NVLINK_SHARE
+from advisor.perf_model.expert_exchange import FIXED_US, NVLINK_SHARE, SCALED_BYTES
 from advisor.perf_model.parameters import Parameters
 
 FILE = Path(__file__).parent / "published" / "expert_exchange.csv"
@@ -27,7 +27,7 @@ KERNELS = ("high_throughput", "low_latency")
 
 def sent_bytes(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     """Return the bytes that one GPU sends inside its node and across nodes, as ``exchanges_of`` counts them."""
-    number = np.where(rows.bits == 8, EIGHT_BIT_BYTES, rows.bits / 8.0)
+    number = np.where(rows.bits == 8, SCALED_BYTES, rows.bits / 8.0)
     local = np.minimum(rows.ep, rows.gpus_per_node)
     low = rows.kernels == "low_latency"
     gpus = rows.ep * (1.0 - (1.0 - 1.0 / rows.ep) ** rows.top)

@@ -259,9 +259,8 @@ def _pass(times: Sequence[Step], window: int = 0) -> ForwardPass:
 
 def _cached_layout(times: Sequence[Step], gpu: Gpu) -> DeploymentArrays:
     layout = DeploymentArrays.of_formats([time.dtype for time in times], gpu)
-    half = DeploymentArrays.of_formats(
-        ["bfloat16"], gpu
-    ).half_flops  # what attention multiplies in, whatever the weights
+    # What attention multiplies in, whatever the weights.
+    half = DeploymentArrays.of_formats(["bfloat16"], gpu).half_flops
     return replace(layout, kv_bytes=_kv_bytes(times), half_flops=half + 0.0 * layout.tp)
 
 

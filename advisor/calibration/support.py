@@ -20,6 +20,7 @@ from advisor.perf_model.deployment_arrays import EIGHT_BIT_BYTES, FOUR_BIT_BYTES
 from advisor.perf_model.parameters import NAMES, PRIORS
 from catalog.engines import engine_family, release_distance
 from catalog.errors import Note
+from catalog.models.sizes import has_states
 from catalog.models.stack import stack
 from catalog.schema import EXPERTS_ONLY
 
@@ -76,7 +77,7 @@ KERNEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
 }
 """By name, the parameters that mean something else there."""
 
-SINGLE_MODEL_SHARE = 0.3
+FEW_MODELS_SHARE = 0.3
 """Share of that variance that is left where the runs of one or two models alone had it: fits to the 8-bit weights of Llama-3.1-8B
 foretold 30% of the whole batches of Qwen2.5-14B's and Llama-3.1-70B's within intervals that took them for known."""
 
@@ -85,7 +86,7 @@ OFTEN = 3
 times per token lay outside."""
 
 WIDE_TP_PARAMETERS = ("collective_us", "link", "ring_us", "ring_link")
-"""The same for tensor parallel over more GPUs than any run had,"""
+"""Parameters that mean something else with tensor parallel over more GPUs than any run had,"""
 DEEP_PP_PARAMETERS = ("stage_ms", "turn_ms", "group_imbalance")
 """and for more pipeline stages."""
 
@@ -105,9 +106,7 @@ def _has(model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]
         "8-bit experts": eight & experts,
         "an 8-bit KV cache": layout.kv_bytes < 2.0,
         "latent attention": np.full(len(layout), model.kv_lora_rank > 0),
-        "recurrent layers": np.full(
-            len(layout), any(part.state_bytes for _, layer in stack(model).counts for part in layer.mixers)
-        ),
+        "recurrent layers": np.full(len(layout), has_states(model)),
         "sparse attention": np.full(
             len(layout), any(part.index for _, layer in stack(model).counts for part in layer.mixers)
         ),
@@ -161,17 +160,17 @@ def extrapolation_notes(
     text = f"no fitted run of {where} had {{}}: intervals are wider for it"
     notes = []
     for i, news in enumerate(unsupported(marginal.seen, model, layout)):
-        once = [kind for kind, rows in _once(marginal.seen, model, layout).items() if rows[i]]
+        seldom = [kind for kind, rows in _seldom(marginal.seen, model, layout).items() if rows[i]]
         row_notes = [Note(text.format(" or ".join(news)), "warning")] if news else []
         row_notes += [
             Note(f"at most {OFTEN - 1} models with {kind} were measured with {where}: intervals are wider for it")
-            for kind in once
+            for kind in seldom
         ]
         notes.append(tuple(row_notes))
     return notes
 
 
-def _once(seen: TrainingSupport | None, model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]:
+def _seldom(seen: TrainingSupport | None, model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]:
     """Return which of n layouts have what the runs of fewer than ``OFTEN`` models had, shape (n,)."""
     kinds = frozenset() if seen is None else seen.kinds - seen.often
     return {kind: rows for kind, rows in _has(model, layout).items() if kind in kinds}
@@ -182,8 +181,8 @@ def extrapolation_variance(seen: TrainingSupport | None, model: Model, layout: D
     variance = np.zeros((len(NAMES), len(layout)))
     if seen is None:
         return variance
-    once = [(rows, KERNEL_FAMILIES[kind]) for kind, rows in _once(seen, model, layout).items()]
-    for share, parts in ((SINGLE_MODEL_SHARE, once), (1.0, _unsupported(seen, model, layout).values())):
+    seldom = [(rows, KERNEL_FAMILIES[kind]) for kind, rows in _seldom(seen, model, layout).items()]
+    for share, parts in ((FEW_MODELS_SHARE, seldom), (1.0, _unsupported(seen, model, layout).values())):
         for rows, widened in parts:
             for name in widened:
                 at = NAMES.index(name), rows
@@ -211,7 +210,9 @@ they were not fitted (``python -m benchmarks.expert_exchange``)."""
 
 
 def back_end_variance(marginal: ParameterPosterior, model: Model, layout: DeploymentArrays) -> Array:
-    """Return the variance that this adds to each log prediction of n layouts, shape (n,)."""
+    """Return the variance of each log prediction of n layouts by what these do without runs of the engine: narrow experts on another GPU,
+    ranks in step, contexts spread, DeepEP; shape (n,).
+    """
     kinds = _has(model, layout)
     narrow = kinds["8-bit experts"] | kinds["4-bit experts"] | kinds["experts multiplied in 4 bits"]
     variance = np.where(narrow & (marginal.provenance != "calibrated"), BACK_END_SIGMA**2, 0.0)

@@ -31,7 +31,7 @@ FIXED_US = {"dispatch": (250.4, 50.8), "combine": (85.0, 53.4)}
 """Microseconds of the normal kernels and of the low-latency ones, whatever they send."""
 NVLINK_SHARE = {"dispatch": (0.541, 0.412), "combine": (0.457, 0.743)}
 """Share of NVLink that the same reach."""
-EIGHT_BIT_BYTES = 1.0 + 4.0 / 128.0
+SCALED_BYTES = 1.0 + 4.0 / 128.0
 """Of a number in 8 bits, with the 32-bit scale that 128 of them share."""
 BY_TOKENS_MOST = 128.0
 """Tokens a GPU up to which SGLang's "deepep" takes the low-latency kernels (``SGLANG_DEEPEP_NUM_MAX_DISPATCH_TOKENS_PER_RANK``)."""
@@ -60,9 +60,7 @@ def exchanges_of(model: Model, layout: DeploymentArrays, tokens: Array, cluster:
     """Yield the ways of ``tokens`` tokens of each replica, where DeepEP sends them."""
     code = layout.exchange
     takes_part = (code > 0) & (layout.ep > layout.tp)
-    own = (
-        tokens / layout.tp
-    )  # tokens of a replica's sequence are divided among its GPUs (``use_sequence_parallel_moe``)
+    own = tokens / layout.tp  # a replica's are divided among its GPUs (``use_sequence_parallel_moe``)
     low = (code == KERNELS.index(LOW_LATENCY)) | ((code == KERNELS.index(BY_TOKENS)) & (own <= BY_TOKENS_MOST))
     top, ep = float(model.num_experts_per_tok), np.maximum(layout.ep, 1.0)
     local = np.minimum(ep, float(cluster.gpus_per_node))
@@ -72,7 +70,7 @@ def exchanges_of(model: Model, layout: DeploymentArrays, tokens: Array, cluster:
     inside = np.where(low, top * beside, gpus * (local - 1.0) / local)
     across = np.where(low, top * away, servers * (nodes - 1.0) / nodes)
     width = np.where(low, rounded_width(model.hidden_size), float(model.hidden_size))
-    narrow = np.where(layout.block_scales > 0, EIGHT_BIT_BYTES, ACTIVATION_BYTES)
+    narrow = np.where(layout.block_scales > 0, SCALED_BYTES, ACTIVATION_BYTES)
     for phase, number in (("dispatch", narrow), ("combine", ACTIVATION_BYTES)):
         sent = np.where(takes_part, own * width * number, 0.0)
         yield ExchangeWork(
@@ -108,9 +106,8 @@ def buffer_gib(model: Model, layout: DeploymentArrays, cluster: Cluster) -> Arra
     Low-latency ones by DeepEP's csrc/config.hpp ``LowLatencyLayout``: two of each, for sending and receiving, a message of every expert for each
     token of a step.
     """
-    low, high = (
-        layout.exchange == KERNELS.index(name) for name in (LOW_LATENCY, HIGH_THROUGHPUT)
-    )  # SGLang's come out of its reserve
+    # SGLang's come out of its reserve.
+    low, high = (layout.exchange == KERNELS.index(name) for name in (LOW_LATENCY, HIGH_THROUGHPUT))
     width = rounded_width(model.hidden_size)
     message = ACTIVATION_BYTES * width + max(16.0, 4.0 * width / 128.0)
     queues = 4.0 * model.num_experts * layout.max_num_batched_tokens * message / GIB

@@ -15,8 +15,8 @@ from advisor.calibration.parameter_posterior import TrainingSupport
 from advisor.calibration.posterior import own_start, update
 from advisor.calibration.shipped_fit import fitted_part
 from advisor.calibration.support import (
+    FEW_MODELS_SHARE,
     KERNEL_FAMILIES,
-    SINGLE_MODEL_SHARE,
     WIDE_TP_PARAMETERS,
     extrapolation_variance,
     training_support,
@@ -127,7 +127,7 @@ def test_what_one_model_alone_had_is_less_certain_than_what_several_had():
     )
     at = NAMES.index("narrow_kv_memory")
     once = extrapolation_variance(marginal.seen, DENSE, cached)[at, 0]
-    assert once == pytest.approx(SINGLE_MODEL_SHARE * PRIORS["narrow_kv_memory"].spread ** 2)
+    assert once == pytest.approx(FEW_MODELS_SHARE * PRIORS["narrow_kv_memory"].spread ** 2)
     often = TrainingSupport(kinds=marginal.seen.kinds, often=marginal.seen.kinds, tp=4, pp=4)
     assert extrapolation_variance(often, DENSE, cached)[at, 0] == 0
     assert extrapolation_variance(TrainingSupport(tp=4, pp=4), DENSE, cached)[at, 0] > once
