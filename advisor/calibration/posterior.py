@@ -3,6 +3,7 @@
 A parameter of engine e on GPU g is, on the unbounded scale of ``parameters``, the sum of four effects: the population,
 the engine, the GPU, and the pair. Each has a Gaussian prior, so an engine or a GPU nobody has measured is predicted from
 the others with the spread that they show among each other (a crossed hierarchical model; Gelman and Hill, 2007, ch. 13).
+An engine with kin has the effects of its kin, too, and another release than the catalog's one for each measured release on the way to it.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
     from catalog.units import Array
 
 SHARES = {"population": 0.7, "engine": 0.8, "gpu": 0.25, "pair": 0.35}
-"""Standard deviation of each effect, in units of ``WIDTHS`` times the prior's spread. Engines differ more than was believed: one step of
-expectation maximisation makes six times of the variance of their effect with a share of 0.55, three times of the others'."""
+"""Standard deviation of each effect, in units of ``WIDTHS`` times the prior's spread. That of engines is larger than the
+pair's, for one step of expectation maximisation from 0.55 makes six times of the variance of their effect, three times of the others'."""
 
 AMONG = {"efficiency": 1.6, "odds": 1.3, "positive": 1.6}
 """By kind of parameter, the standard deviation that engines and GPUs show among each other, in units of the prior's spread: the root of
