@@ -190,7 +190,7 @@ def extrapolation_variance(seen: TrainingSupport | None, model: Model, layout: D
     return variance
 
 
-BACK_END_SIGMA = 0.46
+EXPERT_KERNELS_SIGMA = 0.46
 """Standard deviation of the logarithm of time where experts in 8 or 4 bits run on a GPU without runs of the engine: their kernels are
 written for each generation of GPUs, and take 0.5 to 2.3 times as long as one another (kernels of AIConfigurator on nine GPUs)."""
 
@@ -209,13 +209,13 @@ EXCHANGE_SIGMA = 0.25
 they were not fitted (``python -m benchmarks.expert_exchange``)."""
 
 
-def back_end_variance(marginal: ParameterPosterior, model: Model, layout: DeploymentArrays) -> Array:
+def unmeasured_variance(marginal: ParameterPosterior, model: Model, layout: DeploymentArrays) -> Array:
     """Return the variance of each log prediction of n layouts by what these do without runs of the engine: narrow experts on another GPU,
     ranks in step, contexts spread, DeepEP; shape (n,).
     """
     kinds = _has(model, layout)
     narrow = kinds["8-bit experts"] | kinds["4-bit experts"] | kinds["experts multiplied in 4 bits"]
-    variance = np.where(narrow & (marginal.provenance != "calibrated"), BACK_END_SIGMA**2, 0.0)
+    variance = np.where(narrow & (marginal.provenance != "calibrated"), EXPERT_KERNELS_SIGMA**2, 0.0)
     seen = frozenset() if marginal.seen is None else marginal.seen.kinds
     together = kinds[TOGETHER] & (TOGETHER not in seen)
     apart = kinds[CONTEXT_SPREAD] & (CONTEXT_SPREAD not in seen)

@@ -25,7 +25,7 @@ from advisor.calibration.left_out import errors_of
 from advisor.calibration.observations import RunGroup, group_runs
 from advisor.calibration.posterior import SHARES, own_start, update
 from advisor.calibration.residual_gp import fit_residuals
-from advisor.calibration.shipped_fit import fitted_part
+from advisor.calibration.shipped_fit import LEAST_NOISE, fitted_part
 from advisor.calibration.surrogate import ANY, Surrogate, analytic_marginal, shipped_surrogate
 from advisor.perf_model.parameters import PRIORS, SPREADS
 from catalog.errors import InputError
@@ -51,9 +51,6 @@ LEAST_TESTED = 10
 FAR = 3.5
 """Robust standard deviations from the median at which a measurement is an outlier (Iglewicz and Hoaglin, 1993)."""
 
-LEAST_SPREAD = 0.02
-"""No spread of residuals is taken for smaller, for repeated prefills differ by as much."""
-
 LEAST_COMPARED = 5
 """Residuals of a quantity from which on one of them can be an outlier."""
 
@@ -70,8 +67,8 @@ def fit(
         runs: measured runs; or a file or folder, or several, in any format that ``import_runs`` reads; None for the
             user's own in ``$ADVISOR_HOME``. Those with ``role="validate"`` are not fitted.
         alone: start from the priors, without what ships.
-        kernels: files of kernels and collectives timed alone (``probes.microbench.kernel_times``, ``probes.microbench.collective_times``), which
-            say what the runs' GPU reaches; of a GPU without runs they may stand alone.
+        kernels: files of kernels and collectives timed alone (``probes.microbench.kernel_times``, ``probes.microbench.collective_times``), or of
+            those that others timed, by engine; they say what the runs' GPU reaches; of a GPU without runs they may stand alone.
 
     Returns:
         What ``runs=`` of every question takes; ``write`` keeps it in a file, and ``lessons`` says what was learned.
@@ -288,9 +285,9 @@ def _outliers(
         members = [error for error in errors if error.scale_name == name]
         residuals = np.array([error.residual for error in members])
         off = residuals - np.median(residuals)
-        spread = max(1.4826 * float(np.median(np.abs(off))), LEAST_SPREAD)
+        spread = max(1.4826 * float(np.median(np.abs(off))), LEAST_NOISE)
         if len(members) < LEAST_COMPARED:
-            off, spread = residuals, LEAST_SPREAD
+            off, spread = residuals, LEAST_NOISE
         for error, distance in zip(members, np.abs(off) / spread, strict=True):
             scale = surrogate.scale(error.provenance, error.engine, name)
             apart = distance > FAR and len(members) >= LEAST_COMPARED

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.calibration.intervals import Regime, beyond_dense, implementation_variance, scale_name
-from advisor.calibration.support import back_end_variance, extrapolation_variance
+from advisor.calibration.support import extrapolation_variance, unmeasured_variance
 from advisor.perf_model.cost import CAUSES
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.dependencies import dependencies
@@ -210,7 +210,7 @@ class Prediction:
         unseen = extrapolation_variance(marginal.seen, self.cost_model.model, self.cost_model.layout)[moving]
         covariance = marginal.covariance[np.ix_(moving, moving)]
         experts = beyond_dense(self.cost_model.model)
-        back_end = back_end_variance(marginal, self.cost_model.model, self.cost_model.layout)
+        unmeasured = unmeasured_variance(marginal, self.cost_model.model, self.cost_model.layout)
         spreads = {}
         for name in TIME_METRICS:
             slopes = log_slopes(getattr(moved, name))
@@ -222,7 +222,7 @@ class Prediction:
                 for staged in (False, True)
             )
             noise = marginal.dispersion * np.where(self.cost_model.layout.pp > 1, staged, plain)
-            unknown = implementation_variance(marginal.provenance, self.cost_model.layout.compiled) + back_end
+            unknown = implementation_variance(marginal.provenance, self.cost_model.layout.compiled) + unmeasured
             spreads[name] = np.sqrt(np.maximum(variance, 0.0) + noise**2 * self._left(name) + unknown)
         return spreads
 

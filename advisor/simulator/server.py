@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from advisor.calibration.support import back_end_variance, extrapolation_notes, widened
+from advisor.calibration.support import extrapolation_notes, unmeasured_variance, widened
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.drafting import DraftSteps
@@ -50,7 +50,7 @@ class AggregatedServer:
     scheduler: Scheduler
     marginal: ParameterPosterior
     knowledge: Evidence
-    back_end_variance: float = 0.0
+    unmeasured_variance: float = 0.0
     """Of the logarithm of all times, for kernels and ranks of which no run is known."""
     speculator: Speculator | None = None
     """Of a deployment that drafts."""
@@ -87,7 +87,7 @@ class AggregatedServer:
             speculator=speculator,
             marginal=widened(known, (model, layout)),
             knowledge=knowledge,
-            back_end_variance=float(back_end_variance(known, model, layout)[0]),
+            unmeasured_variance=float(unmeasured_variance(known, model, layout)[0]),
             notes=(*resolved.notes, *context, *news),
         )
 
@@ -124,7 +124,7 @@ class AggregatedServer:
                 self.cost_model,
                 self.deployment,
                 draws,
-                variance=self.back_end_variance,
+                variance=self.unmeasured_variance,
             ),
         ]
 
