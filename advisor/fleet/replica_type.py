@@ -35,6 +35,7 @@ REQUESTS = 1500
 SHORTLISTED = 3
 """Layouts of a model on a kind of GPU whose capacity is judged with the wanted confidence: the best by the estimate."""
 DRAWS = 8
+"""Of the parameters, for the wanted confidence: as many as ``simulate`` makes for intervals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,15 @@ KNOBS = {
 }
 """Options of the knobs that an engine sets where nobody does."""
 
+ADAPTER_OPTIONS = {
+    "number": "--lora-adapters",
+    "rank": "--max-lora-rank",
+    "max_loras": "--max-loras",
+    "max_cpu_loras": "--max-cpu-loras",
+    "skew": "--lora-skew",
+}
+"""Options of the fields of ``catalog.features.Adapters``."""
+
 
 def lengths(workload: Workload) -> list[str]:
     """Return the options of the lengths that are not the default ones."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import chosen_price, read_cluster
-from advisor.simulator.pool_pairs import PoolGpus
+from advisor.simulator.pool_pairs import NO_POOLS, PoolGpus
 from advisor.simulator.pool_splits import GOALS, SplitSearch
 from advisor.simulator.replica_sizing import ReplicaSizing, TrafficSpec
 from advisor.simulator.server import AggregatedServer
@@ -32,8 +32,6 @@ SERVED_S = 1.0
 """Requests a second that they are drawn at; each fleet has them at its own rate."""
 KINDS = 2
 """Of GPUs that pools may be of."""
-
-
 UNKNOWN = ("offload", "kv_offload", "shared_prefix", "sessions", "speculate", "dcp", "all2all_backend", "adapters")
 """Arguments of ``recommend`` that the search over splits does not know."""
 
@@ -60,7 +58,7 @@ class PoolQuestion:
 
         """
         if not disaggregate:
-            raise InputError("kv_link_gbps is of the link between two pools; add disaggregate, or leave it out")
+            raise InputError(NO_POOLS)
         if arguments["objective"] not in GOALS:
             raise InputError(
                 f"pools are compared by {', '.join(GOALS)}, not by {arguments['objective']!s:.60}; leave out disaggregate or the objective"

@@ -7,7 +7,7 @@ import re
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from advisor.prediction.option_words import lengths, limits
+from advisor.prediction.option_words import ADAPTER_OPTIONS, lengths, limits
 from advisor.render.document import ShellCommand
 from advisor.simulator.routers import FCFS
 from catalog.features import HEADS, Adapters
@@ -89,13 +89,8 @@ def adapter_words(deployment: Deployment) -> list[str]:
     if adapters is None:
         return []
     usual = Adapters(number=adapters.number)
-    words = ["--lora-adapters", str(adapters.number)]
-    for option, name in (
-        ("--max-lora-rank", "rank"),
-        ("--max-loras", "max_loras"),
-        ("--max-cpu-loras", "max_cpu_loras"),
-        ("--lora-skew", "skew"),
-    ):
+    words = [ADAPTER_OPTIONS["number"], str(adapters.number)]
+    for name, option in ADAPTER_OPTIONS.items():
         if (value := getattr(adapters, name)) != getattr(usual, name):
             words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
     return words

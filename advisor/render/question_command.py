@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import advisor
 from advisor.prediction.demand import PERCENTILE
-from advisor.prediction.option_words import lengths, limits
+from advisor.prediction.option_words import ADAPTER_OPTIONS, lengths, limits
 from advisor.render.console import command_lines
 from advisor.render.document import ShellCommand
 from advisor.render.next_command import gpu_words
@@ -32,9 +32,7 @@ SPELLED = {
     "kv_dtypes": "--kv-cache-dtype",
     "kv_dtype": "--kv-cache-dtype",
     "duration_s": "--duration",
-    "number": "--lora-adapters",
-    "rank": "--max-lora-rank",
-    "skew": "--lora-skew",
+    **ADAPTER_OPTIONS,
 }
 """Options that are not called like their keyword."""
 OF_REQUESTS = ("plan", "simulate")

@@ -28,6 +28,8 @@ ADDED_REPLICAS = ((0, 0), (1, 0), (0, 1), (1, 1))
 """Replicas that either pool has beyond what it takes by itself: what one meets depends on when the other is done."""
 NO_OUTPUT = 1e-9
 """Factor of outputs of which one token is left."""
+NO_POOLS = "kv_link_gbps is of the link between two pools; add disaggregate, or leave it out"
+"""What is said where the link is stated and nobody asked for pools."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +175,6 @@ def joined(prefill: tuple[Pool, int], decode: tuple[Pool, int], link_gbps: float
 def check_planned_pools(base: Deployment, link_gbps: float | None, *, disaggregate: bool) -> None:
     """Raise ``InputError`` for what pools for prompts are not planned with, or for their link without them."""
     if link_gbps is not None and not disaggregate:
-        raise InputError("kv_link_gbps is of the link between two pools; add disaggregate, or leave it out")
+        raise InputError(NO_POOLS)
     if disaggregate and base.kv_offload:
         raise InputError(NO_TIERS)

@@ -131,9 +131,8 @@ def _next(answer: Simulation) -> ShellCommand:
     if answer.rate is not None and (overloaded or answer.meets is False):
         lengths = Workload(input_len=round(loads.given / loads.requests), output_len=round(loads.made / loads.requests))
         wanted = answer.slo if answer.slo and answer.slo.limits else Slo(tpot_ms=50.0)
-        asked = (
-            f"{answer.rate:.3g}" if answer.asked_s is None else f"{answer.asked_s:g}"
-        )  # what was drawn is a little off
+        # What was drawn is a little off.
+        asked = f"{answer.rate:.3g}" if answer.asked_s is None else f"{answer.asked_s:g}"
         options: dict[str, object] = {"--rate": asked}
         if answer.classes:  # with limits and lengths of their own
             return command(
