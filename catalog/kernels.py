@@ -19,7 +19,7 @@ from catalog.borders import checked, checked_text
 from catalog.engines.registry import all_engines
 from catalog.errors import InputError
 from catalog.jsonl_store import json_rows
-from catalog.published_kernels import PUBLISHED_TIME, of_published
+from catalog.published_kernels import MODULES, PUBLISHED_TIME, WITH_PHASE, of_published
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -224,8 +224,7 @@ class PartTime(TimedKernel):
     phase: str = ""
 
 
-MODULES = ("mla_module", "dsa_module", "msa_module")
-PARTS = ("gdn", "kda", "mamba2", "expert_exchange", "quantise")
+PARTS = (*WITH_PHASE, "quantise")
 KINDS: dict[str, type[TimedKernel]] = {
     "gemm": Kernel,
     "attention": AttentionTime,

@@ -32,7 +32,9 @@ CONVERTED = ("fp8", "nvfp4", "sq", "fp8_block")
 CONVERTING = ("vllm", "tensorrt-llm")
 """...with these engines."""
 
-WITH_FORMAT = ("gemm", "attention", "experts", "mla", "mla_module", "dsa_module", "msa_module")
+MODULES = ("mla_module", "dsa_module", "msa_module")
+"""Attention with its projections."""
+WITH_FORMAT = ("gemm", "attention", "experts", "mla", *MODULES)
 WITH_PHASE = ("gdn", "kda", "mamba2", "expert_exchange")
 POWER_LAW = re.compile(r"power_law_(\d+(?:\.\d+)?)")
 
@@ -75,7 +77,7 @@ def of_published(row: dict[str, Any], where: str) -> dict[str, Any]:
         ours |= {"gated": "false"} if "nongated" in row.get("kernel", "") else {}
     if row.get("impl") == "custom":
         ours["impl"] = f"{engine}-custom"
-    if op not in ("mla_module", "dsa_module", "msa_module", *WITH_PHASE):
+    if op not in (*MODULES, *WITH_PHASE):
         ours.pop("model", None)
     return ours
 
