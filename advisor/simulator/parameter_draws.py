@@ -95,6 +95,6 @@ def _directions(marginal: ParameterPosterior, cost_model: CostModel) -> Array:
 
 
 def scale_of(knowledge: Evidence, marginal: ParameterPosterior, deployment: Deployment, model: Model) -> IntervalScale:
-    """Return the errors of the time of a decode step, which most steps under traffic are."""
-    name = scale_name("tpot_ms", "static", staged=deployment.pp > 1, experts=beyond_dense(model))
+    """Return the errors of closed loops, the scale of what ``recommend`` says of a steady state."""
+    name = scale_name("tpot_ms", "steady", staged=deployment.pp > 1, experts=beyond_dense(model))
     return knowledge.scale(marginal.provenance, deployment.engine, name)
