@@ -227,7 +227,7 @@ def version_note(surrogate: Surrogate, engine: str, version: str) -> Note:
     kind = find_engine(engine)
     if (family := engine_family(engine, version)) != engine:
         return Note(
-            f"times are those of {family}, as {engine} {version} is fitted; memory and options those of {kind.version}",
+            f"times are fitted to runs of {family} and releases near it; memory and options are those of {engine} {kind.version}",
             "warning",
         )
     distance = release_distance(engine, version)

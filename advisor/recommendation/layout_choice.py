@@ -75,9 +75,9 @@ def layouts_of(
     if layouts:
         return layouts
     if together:
-        raise InputError(
-            f"no layout of {model.name} on {cluster} has replicas that share experts; leave out all2all_backend"
-        )
+        spread = f" with a dcp of {dcp}" if dcp is not None and dcp > 1 else ""
+        other = "; leave out dcp or all2all_backend" if spread else "; leave out all2all_backend"
+        raise InputError(f"no layout of {model.name} on {cluster} has replicas that share experts{spread}{other}")
     degrees = valid_tp(model, most=cluster.num_gpus)
     inside = [tp for tp in degrees if tp <= cluster.gpus_per_node]
     if dcp is not None and dcp > 1 and inside:

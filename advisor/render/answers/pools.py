@@ -51,6 +51,8 @@ def verdict(comparison: PoolComparison, answer: Recommendation) -> str:
     gain, pools = comparison.gain, comparison.pools
     limits = f"the limits with {share(answer.confidence)} confidence"
     bare = "" if comparison.bare_gain is None else f"; by the bare estimate {comparison.bare_gain:.2f} times"
+    if answer.cluster.num_gpus == 1:
+        return "do not pay: one GPU cannot be split"
     if pools is None:
         return f"do not pay: no split keeps {limits}{bare}"
     if gain is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from catalog.engines.launch.process import is_local, model_argument
@@ -22,8 +23,19 @@ HUB_CACHE = "/cache/huggingface"
 def image(engine: Engine, gpu: Gpu) -> str:
     """Return the engine's container image for the GPU's vendor."""
     if gpu.vendor not in engine.images:
-        raise InputError(f"no container image of {engine.name} {engine.version} is known for {gpu.name}")
+        raise InputError(
+            f"no container image of {engine.name} {engine.version} is known for {gpu.name}; export the commands of the engine itself"
+        )
     return engine.images[gpu.vendor]
+
+
+def of_release(engine: Engine, version: str) -> Engine:
+    """Return the engine with the images of a release: those for NVIDIA's GPUs, whose tags name it, and of another release no others."""
+    if not version or version == engine.version:
+        return engine
+    tagged = engine.images.get("nvidia", "")
+    known = re.fullmatch(r"\d+\.\d+\.\d+\S*", version) and engine.version in tagged
+    return replace(engine, version=version, images={"nvidia": tagged.replace(engine.version, version)} if known else {})
 
 
 def argv(process: Process) -> list[str]:

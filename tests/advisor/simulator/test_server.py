@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from advisor.calibration.intervals import scale_name
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.prediction import Prediction
 from advisor.simulator.server import AggregatedServer
@@ -31,6 +32,13 @@ def evaluated(engine, parameters, batch):
     )
 
 
+def of_parameters(engine, middle):
+    """What the parameters alone say of a static batch's TPOT, of which the noise of static batches is taken off."""
+    name = scale_name("tpot_ms", "static", staged=engine.deployment.pp > 1)
+    noise = KNOWLEDGE.scale(engine.marginal.provenance, "vllm", name).noise
+    return math.sqrt(middle.sigmas(engine.marginal, KNOWLEDGE.surrogate, "vllm")["tpot_ms"][0] ** 2 - noise**2)
+
+
 every_layout = pytest.mark.parametrize("knobs", [{}, {"tp": 8}, {"pp": 4}, {"dtype": "int4"}])
 as_many_as_ways = pytest.mark.parametrize(("count", "batches"), [(8, (1, 256)), (12, (1, 16, 256))])
 
@@ -47,7 +55,7 @@ def test_draws_spread_as_the_parameters_do(knobs, count, batches):
             math.log(evaluated(engine, parameters, batch).times.tpot_ms[0] * factor / middle.times.tpot_ms[0])
             for parameters, factor in drawn
         ]
-        sigma = middle.sigmas(engine.marginal, KNOWLEDGE.surrogate, "vllm")["tpot_ms"][0]
+        sigma = math.hypot(of_parameters(engine, middle), engine.scale.noise)
         # It is linear in no parameter quite, and least in 4-bit efficiencies, the least sure of all; that all is right where it
         # is linear, the next test shows.
         assert math.sqrt(np.mean(np.square(logs))) == pytest.approx(sigma, rel=0.4 if "dtype" in knobs else 0.15)
@@ -66,9 +74,7 @@ def test_so_close_that_all_is_linear_they_spread_just_as_the_parameters_do(knobs
             math.log(evaluated(engine, parameters, batch).times.tpot_ms[0] / middle.times.tpot_ms[0])
             for parameters, _ in drawn
         ]
-        sigma = middle.sigmas(engine.marginal, KNOWLEDGE.surrogate, "vllm")["tpot_ms"][0]
-        of_parameters = math.sqrt(sigma**2 - engine.scale.noise**2)
-        assert math.sqrt(np.mean(np.square(logs))) == pytest.approx(of_parameters, rel=0.02)
+        assert math.sqrt(np.mean(np.square(logs))) == pytest.approx(of_parameters(engine, middle), rel=0.02)
 
 
 def test_fewer_draws_than_directions_are_about_the_factor_first():

@@ -31,6 +31,14 @@ def commands(text):
     return [[w for w in line if w != "&" and "_VISIBLE_DEVICES=" not in w] for line in words]
 
 
+@pytest.mark.parametrize("kind", ["compose", "kubernetes"])
+def test_an_earlier_release_has_its_own_image_or_none(kind):
+    old = Deployment(max_model_len=2048, engine_version="0.20.1")
+    assert "vllm/vllm-openai:v0.20.1" in render(old, model(LLAMA), cluster("1xH100"), kind)
+    with pytest.raises(InputError, match=r"no container image of vllm 0\.20\.1 is known for MI300X"):
+        render(old, model(LLAMA), cluster("1xMI300X"), kind)
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("gpus", ["1xA100", "4xH100", "8xB200"])
 @pytest.mark.parametrize("name", [LLAMA, MIXTRAL, "Qwen/Qwen3-30B-A3B"])
