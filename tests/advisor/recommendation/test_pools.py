@@ -84,9 +84,12 @@ def test_splits_are_all_that_there_are_gpus_for(one, other, most):
 
 
 def test_a_verdict_says_no_where_nothing_is_gained():
-    asked = recommend(MODEL, "1xH200", tpot=50)
     nothing = PoolComparison(pools=None, together=None, splits=0)
-    assert verdict(nothing, asked) == "do not pay: no split keeps the limits with 90% confidence"
+    for gpus, why in (
+        ("2xH200", "no split keeps the limits with 90% confidence"),
+        ("1xH200", "one GPU cannot be split"),
+    ):
+        assert verdict(nothing, recommend(MODEL, gpus, tpot=50)) == f"do not pay: {why}"
 
 
 @pytest.mark.parametrize(
