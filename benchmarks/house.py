@@ -28,9 +28,9 @@ def modules(folder: Path) -> dict[str, ast.Module]:
 
 def imports(trees: dict[str, ast.Module]) -> nx.DiGraph:
     """Return which file imports which, those for type checkers only among them."""
-    files = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in trees}
     import networkx as nx  # of developers alone: tests count lines without it
 
+    files = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in trees}
     graph = nx.DiGraph()
     graph.add_nodes_from(trees)
     for path, tree in trees.items():

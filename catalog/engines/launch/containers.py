@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from catalog.engines.launch.process import is_local, model_argument
+from catalog.engines.registry import find_engine
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from catalog.engines.launch.process import Process
     from catalog.engines.registry import Engine
-    from catalog.schema import Gpu, Model
+    from catalog.schema import Deployment, Gpu, Model
 
 FILES = "/etc/advisor"
 """Folder that a container finds the files of its process in."""
@@ -29,8 +30,11 @@ def image(engine: Engine, gpu: Gpu) -> str:
     return engine.images[gpu.vendor]
 
 
-def of_release(engine: Engine, version: str) -> Engine:
-    """Return the engine with the images of a release: those for NVIDIA's GPUs, whose tags name it, and of another release no others."""
+def engine_of(deployment: Deployment) -> Engine:
+    """Return a deployment's engine with the images of its release: of another one than the catalog's those for NVIDIA's GPUs alone,
+    whose tags name it.
+    """
+    engine, version = find_engine(deployment.engine), deployment.engine_version
     if not version or version == engine.version:
         return engine
     tagged = engine.images.get("nvidia", "")

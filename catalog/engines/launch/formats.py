@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.engines.defaults import resolve
 from catalog.engines.launch.commands import processes
 from catalog.engines.launch.compose import compose
-from catalog.engines.launch.containers import of_release
+from catalog.engines.launch.containers import engine_of
 from catalog.engines.launch.kubernetes import kubernetes, kubernetes_pools, leader_worker_set
 from catalog.engines.launch.platforms import dynamo, kserve, llm_d, production_stack, ray_serve, skypilot
 from catalog.engines.launch.pools import NEEDS, ServingPool, check_pools, pool_processes
@@ -151,7 +151,7 @@ def render(deployment: Deployment, model: Model, cluster: Cluster, format: str) 
         deployment = replace(deployment, engine=wanted)
     resolved = resolve(deployment, model, cluster)
     deployment = resolved.value
-    engine = of_release(find_engine(deployment.engine), deployment.engine_version)
+    engine = engine_of(deployment)
     comments = _comments(deployment, model, cluster)
     if engine.name != find_engine(stated_engine).name:
         comments.append(f"the knobs were chosen for {stated_engine}; another engine's speed and memory differ")

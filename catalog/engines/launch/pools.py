@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from catalog.engines.defaults import resolve
 from catalog.engines.launch.commands import processes
-from catalog.engines.launch.containers import of_release
+from catalog.engines.launch.containers import engine_of
 from catalog.engines.launch.platforms.accelerators import accelerator
 from catalog.engines.launch.process import ROUTER_PORT, Process, pinned
 from catalog.engines.launch.replica_group import ReplicaGroup, replica_group
@@ -58,9 +58,7 @@ class ServingPool:
         other pool's.
         """
         resolved = resolve(self.deployment, model, self.cluster).value
-        group = replica_group(
-            resolved, model, self.cluster, of_release(find_engine(resolved.engine), resolved.engine_version), port=port
-        )
+        group = replica_group(resolved, model, self.cluster, engine_of(resolved), port=port)
         in_role = tuple(self.in_role(process) for process in group.processes)
         product = accelerator("gpu-feature-discovery", self.cluster.gpu) if apart else None
         labels = {} if product is None else {PRODUCT_LABEL: product}
